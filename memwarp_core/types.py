@@ -1,0 +1,53 @@
+"""Values that cross the borders between the parts of memwarp."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Detections:
+    """What a detector says about one instant.
+
+    Convention: boxes are continuous xyxy in source-image pixels, x to the right, y down; the pixel in the
+    corner covers (0, 0) to (1, 1).
+    """
+
+    boxes_xyxy: Tensor
+    """(N, 4), float32."""
+    scores: Tensor
+    """(N,), float32, in [0, 1], highest first."""
+    labels: Tensor
+    """(N,), int64, index into the detector's class_names."""
+    stamp_ns: int
+    """The instant for which the boxes are valid."""
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def cpu(self) -> "Detections":
+        """The same detections in host memory; this is where a caller waits for the device."""
+        return replace(
+            self, boxes_xyxy=self.boxes_xyxy.cpu(), scores=self.scores.cpu(), labels=self.labels.cpu()
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Frame:
+    """One image of a clip with its ground truth.
+
+    Boxes follow the convention of Detections and show the visible extent of each object.
+    """
+
+    image: np.ndarray
+    """(H, W, 3), uint8, RGB."""
+    stamp_ns: int
+    boxes_xyxy: np.ndarray
+    """(N, 4), float32."""
+    labels: np.ndarray
+    """(N,), int64, index into the clip's class_names."""
+    track_ids: np.ndarray
+    """(N,), int64, unique within the clip."""
+    degradation: str = "none"
+    """The sensor fault in this frame, "none" for a clean one."""
