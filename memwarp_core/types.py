@@ -28,9 +28,7 @@ class Detections:
 
     def cpu(self) -> "Detections":
         """The same detections in host memory; this is where a caller waits for the device."""
-        return replace(
-            self, boxes_xyxy=self.boxes_xyxy.cpu(), scores=self.scores.cpu(), labels=self.labels.cpu()
-        )
+        return replace(self, boxes_xyxy=self.boxes_xyxy.cpu(), scores=self.scores.cpu(), labels=self.labels.cpu())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

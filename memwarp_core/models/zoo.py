@@ -1,0 +1,78 @@
+"""Named models: their configurations, and their weights as safetensors with the configuration inside."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from memwarp_core.errors import ConfigError
+from memwarp_core.models.config import DetectorConfig
+from memwarp_core.models.detector import Detector
+
+WEIGHTS_FOLDER = Path(__file__).parent / "weights"
+"""The models that ship with the package: <name>.safetensors, each with its model card <name>.md beside it."""
+CONFIG_KEY = "memwarp_config"
+"""Where a weights file keeps its configuration, as JSON in the safetensors header."""
+
+
+def available_models() -> list[str]:
+    """Names of the models that ship with the package."""
+    return sorted(path.stem for path in WEIGHTS_FOLDER.glob("*.safetensors"))
+
+
+def load_weights(name_or_path: str | Path) -> Detector:
+    """Build the detector of a shipped model or of a weights file, in eval mode on the CPU.
+
+    Raises: ConfigError if there is no such model or file, or it is not one that `save_weights` wrote.
+    """
+    path = _find(name_or_path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise ConfigError(
+            f"{path}: expected a safetensors file, got one that cannot be read as such ({error}); "
+            "pickled checkpoints (.pt, .pth, .ckpt) are never loaded, convert them first."
+        ) from error
+    if CONFIG_KEY not in metadata:
+        raise ConfigError(f"{path}: the file has no {CONFIG_KEY!r} in its header; save it with save_weights().")
+    try:
+        config = DetectorConfig.model_validate_json(metadata[CONFIG_KEY])
+    except ValidationError as error:
+        raise ConfigError(f"{path}: the configuration inside does not fit this version: {error}") from error
+    detector = Detector(config)
+    try:
+        detector.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ConfigError(f"{path}: the weights do not fit the configuration inside: {error}") from error
+    return detector.eval()
+
+
+def save_weights(detector: Detector, path: Path) -> None:
+    """Write weights and configuration to one safetensors file, under a temporary name first."""
+    tensors = {key: value.detach().cpu().contiguous() for key, value in detector.state_dict().items()}
+    metadata = {CONFIG_KEY: json.dumps(detector.config.model_dump(mode="json"))}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    os.close(handle)
+    save_file(tensors, temporary, metadata)
+    os.chmod(temporary, 0o644)
+    os.replace(temporary, path)
+
+
+def _find(name_or_path: str | Path) -> Path:
+    path = Path(name_or_path).expanduser()
+    if path.is_file():
+        return path
+    shipped = WEIGHTS_FOLDER / f"{name_or_path}.safetensors"
+    if shipped.is_file():
+        return shipped
+    raise ConfigError(
+        f"model {str(name_or_path)!r}: neither a file nor a model that ships with memwarp "
+        f"({', '.join(available_models()) or 'none'}); give one of these names or the path of a .safetensors file."
+    )
