@@ -144,7 +144,7 @@ def _visible(
     scores = host.scores.numpy()
     keep = scores >= score_threshold
     # A box that covers (0, 0) to (1, 1) is drawn on pixel 0 only: its far edge lies on the last pixel inside.
-    boxes = np.rint(host.boxes_xyxy.detach().numpy()[keep] * scale - np.float32([0, 0, 1, 1]))
+    boxes = np.rint(host.boxes_xyxy.detach().numpy()[keep] * scale - np.array([0, 0, 1, 1]))
     limit = 1 << 14  # far outside of any image, and safe for OpenCV's integers
     return boxes.clip(-limit, limit).astype(np.int32), host.labels.numpy()[keep], scores[keep]
 

@@ -53,7 +53,7 @@ def save_overview(
     rows_height = rows * (image_width * height / width + 0.28)
     figure = Figure(figsize=(14, 0.6 + rows_height + 3.6), dpi=100, layout="constrained", facecolor="white")
     figure.suptitle(title, x=0.01, ha="left", fontsize=15, fontweight="bold", color=_INK)
-    top, bottom = figure.subfigures(2, 1, height_ratios=[rows_height, 3.6])
+    top, bottom = figure.subfigures(2, 1, height_ratios=[rows_height, 3.6], squeeze=False)[:, 0]
 
     film = top.subplots(rows, columns, squeeze=False).ravel()
     for axes in film:
@@ -76,7 +76,7 @@ def save_overview(
 
 
 def _plot_horizons(axes: Axes, scores: HorizonScores) -> None:
-    positions = np.arange(len(scores.horizons_s))
+    positions = range(len(scores.horizons_s))
     series = (
         ("anticipated with the memory's motion", scores.map50, _MEMWARP),
         ("if nothing had moved", scores.map50_nothing_moved, _BASELINE),
