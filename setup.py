@@ -1,0 +1,39 @@
+"""The pip package `memwarp`: the detector and its command, without ROS. The ROS package is CMakeLists.txt's."""
+
+from setuptools import find_packages, setup
+
+EXTRAS = {
+    "simulate": ["mujoco>=3.2", "rosbags>=0.10"],
+    "train": ["lightning>=2.4"],
+    "evaluate": ["pycocotools>=2.0.8", "matplotlib>=3.8"],
+    "bags": ["rosbags>=0.10"],
+}
+TEST = ["pytest>=8", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff", "mypy", "mcap"]
+
+setup(
+    name="memwarp",
+    version="0.1.0",
+    description="Object detection in camera streams with a feature memory that is warped along the motion of the scene",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["memwarp_core", "memwarp_core.*"]),
+    package_data={"memwarp_core": ["py.typed", "**/*.safetensors", "**/*.json", "**/*.yaml", "**/*.md"]},
+    install_requires=[
+        # torch and torchvision come in pairs; each torchvision names the one torch that fits.
+        "torch>=2.4",
+        "torchvision>=0.19",
+        "numpy",
+        "opencv-python-headless>=4.8",
+        "safetensors>=0.4",
+        "pydantic>=2.5",
+        "pyyaml",
+        "typer>=0.12",
+        "rich",
+    ],
+    extras_require={
+        **EXTRAS,
+        "test": TEST,
+        "all": sorted({requirement for extra in [*EXTRAS.values(), TEST] for requirement in extra}),
+    },
+    entry_points={"console_scripts": ["memwarp = memwarp_core.cli:main"]},
+)
