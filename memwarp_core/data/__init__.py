@@ -1,0 +1,1 @@
+"""Clips of frames with ground truth: their formats, bags, and simulated scenes."""
