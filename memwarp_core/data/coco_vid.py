@@ -17,7 +17,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from memwarp_core.data.clips import Clip
 from memwarp_core.data.displacement_file import read_displacement
 from memwarp_core.data.files import write_bytes_whole
 from memwarp_core.errors import DataError
@@ -82,7 +81,7 @@ class CocoVidClip:
         return read_displacement((self.folder / DISPLACEMENT_FOLDER / self.files[index]).with_suffix(".png"))
 
 
-def read_coco_vid(path: Path) -> list[Clip]:
+def read_coco_vid(path: Path) -> list[CocoVidClip]:
     """The clips of the data set in folder `path`, in the order of their ids; images are read when asked for.
 
     Raises: DataError if the folder or its JSON does not hold what the format promises.
@@ -107,7 +106,7 @@ def read_coco_vid(path: Path) -> list[Clip]:
     unknown = set(by_video) - {video["id"] for video in content["videos"]}
     if unknown:
         raise DataError(f"{file}: images belong to video {min(unknown)}, which is not among the videos.")
-    clips: list[Clip] = []
+    clips: list[CocoVidClip] = []
     for video in sorted(content["videos"], key=lambda video: video["id"]):
         frames = sorted(by_video[video["id"]], key=lambda image: image["frame_id"])
         records = tuple(_record(image, annotations[image["id"]], label_of) for image in frames)

@@ -56,7 +56,13 @@ def displacement_between(previous: View, current: View, focal: float) -> tuple[n
     ray = np.stack([right * depth, up * depth, -depth], axis=-1).astype(np.float32)
     matrix, offset = _camera_to_previous_camera(previous, current)
     body = np.maximum(current.body, 0)
-    moved = np.einsum("hwij,hwj->hwi", matrix[body], ray, optimize=True) + offset[body]
+    # Most pixels belong to the world (body 0): all are moved with it, then those of the other bodies again.
+    moved = ray @ matrix[0].T + offset[0]
+    for index in np.flatnonzero(np.bincount(body.ravel())):
+        if index == 0:
+            continue
+        seen = body == index
+        moved[seen] = ray[seen] @ matrix[index].T + offset[index]
     old_depth = -moved[..., 2]
     safe = np.maximum(old_depth, 1e-3)
     old_column = moved[..., 0] / safe * focal + (width - 1) / 2.0

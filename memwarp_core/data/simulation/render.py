@@ -7,6 +7,7 @@ import cv2
 import mujoco
 import numpy as np
 
+from memwarp_core.data.simulation.canvas import Canvas
 from memwarp_core.data.simulation.config import SimulationConfig
 from memwarp_core.data.simulation.faults import Fault, apply_fault, draw_faults
 from memwarp_core.data.simulation.ground_truth import View, box_of_mask, displacement_between
@@ -49,12 +50,12 @@ def render_clip(config: SimulationConfig, clip: int) -> Iterator[RenderedFrame]:
         for index, fault in enumerate(faults):
             step = scene.step_of_frame(index)
             renderer.pose(step)
-            clean = renderer.color()
+            clean, depth = renderer.color_and_depth()
             geoms = renderer.geoms()
             boxes, labels, tracks, fractions = renderer.boxes(geoms)
             displacement, valid = None, None
             if config.displacement:
-                current = renderer.view(geoms)
+                current = renderer.view(geoms, depth)
                 if previous is not None:
                     displacement, valid = displacement_between(previous, current, focal_length(config))
                 previous = current
@@ -75,24 +76,25 @@ def render_clip(config: SimulationConfig, clip: int) -> Iterator[RenderedFrame]:
 
 
 class SceneRenderer:
-    """MuJoCo's renderer for one scene; holds an OpenGL context, so use it in a with statement."""
+    """Draws a scene at steps of its trajectory; holds an OpenGL context, so use it in a with statement."""
 
     def __init__(self, scene: Scene, config: SimulationConfig) -> None:
         self._scene = scene
         self._config = config
         self._data = mujoco.MjData(scene.model)
-        self._renderer = mujoco.Renderer(scene.model, config.height, config.width, max_geom=400)
-        self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = scene.shadows
-        self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
+        self._canvas = Canvas(scene.model, config.width, config.height, shadows=scene.shadows)
         self._everything = mujoco.MjvOption()
         self._everything.geomgroup[:] = 1
+        self._camera = mujoco.MjvCamera()
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        self._camera.fixedcamid = scene.model.camera("camera").id
         self._step = 0
 
     def __enter__(self) -> "SceneRenderer":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._renderer.close()
+        self._canvas.close()
 
     def pose(self, step: int) -> None:
         """Bring the scene into its state at a physics step."""
@@ -103,11 +105,12 @@ class SceneRenderer:
         mujoco.mj_kinematics(self._scene.model, self._data)
         mujoco.mj_comPos(self._scene.model, self._data)
         mujoco.mj_camlight(self._scene.model, self._data)
-        self._renderer.update_scene(self._data, camera="camera", scene_option=self._everything)
+        self._canvas.look(self._data, self._camera, self._everything)
 
-    def color(self) -> np.ndarray:
-        """(H, W, 3) uint8 RGB, edges softened a little, as a lens does."""
-        return cv2.GaussianBlur(self._renderer.render(), (3, 3), LENS_SIGMA)
+    def color_and_depth(self) -> tuple[np.ndarray, np.ndarray]:
+        """(H, W, 3) uint8 RGB, edges softened a little, as a lens does; and (H, W) float32 depth in metres."""
+        color, depth = self._canvas.color_and_depth()
+        return cv2.GaussianBlur(color, (3, 3), LENS_SIGMA), depth
 
     def exposed(self, step: int, fault: Fault) -> np.ndarray:
         """The mean of sub-frames spread over the exposure, whose middle is `step`."""
@@ -115,22 +118,15 @@ class SceneRenderer:
         total = np.zeros((self._config.height, self._config.width, 3), np.float32)
         for offset in np.linspace(-reach, reach, SUB_FRAMES):
             self.pose(step + round(float(offset)))
-            total += self.color()
+            total += self.color_and_depth()[0]
         return np.asarray((total / SUB_FRAMES + 0.5).astype(np.uint8))
 
     def geoms(self) -> np.ndarray:
         """(H, W) int32, the geom seen in each pixel, -1 for the sky."""
-        self._renderer.enable_segmentation_rendering()
-        segmentation = self._renderer.render()
-        self._renderer.disable_segmentation_rendering()
-        is_geom = segmentation[..., 1] == int(mujoco.mjtObj.mjOBJ_GEOM)
-        return np.where(is_geom, segmentation[..., 0], -1)
+        return self._canvas.geoms()
 
-    def view(self, geoms: np.ndarray) -> View:
+    def view(self, geoms: np.ndarray, depth: np.ndarray) -> View:
         """Depth, bodies and poses of the current state."""
-        self._renderer.enable_depth_rendering()
-        depth = self._renderer.render().copy()
-        self._renderer.disable_depth_rendering()
         model, data = self._scene.model, self._data
         return View(
             depth=depth,
@@ -191,9 +187,9 @@ class SceneRenderer:
         alone = mujoco.MjvOption()
         alone.geomgroup[:] = 0
         alone.geomgroup[item.group] = 1
-        self._renderer.update_scene(self._data, camera=camera, scene_option=alone)
-        pixels = int((self.geoms() >= 0).sum())
-        self._renderer.update_scene(self._data, camera="camera", scene_option=self._everything)
+        self._canvas.look(self._data, camera, alone)
+        pixels = self._canvas.drawn_area()
+        self._canvas.look(self._data, self._camera, self._everything)
         optical_axis = -self._scene.camera_rotation[self._step][:, 2]
         cosine = max(float(toward @ optical_axis) / distance, 0.3)
         return max(pixels, 1) / cosine**3

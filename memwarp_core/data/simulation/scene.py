@@ -76,14 +76,17 @@ def build_scene(config: SimulationConfig, clip: int) -> Scene:
     spec.visual.global_.fovy = vertical_fov_deg(config)
     spec.visual.global_.offwidth = config.width
     spec.visual.global_.offheight = config.height
-    # Multisampling doubles the cost of every image in software; `render` softens edges like a lens instead.
+    # Multisampling doubles the cost of every image in software; `SceneRenderer` softens edges like a lens instead.
     spec.visual.quality.offsamples = 0
-    spec.visual.map.znear = 0.02
-    spec.visual.map.zfar = 30.0
-    spec.visual.quality.shadowsize = 1024
+    spec.stat.extent = 1.0
+    spec.visual.map.znear = 0.05
+    spec.visual.map.zfar = 60.0
+    spec.visual.map.shadowclip = 7.0
     mount = spec.worldbody.add_body(name="mount", mocap=True)
     mount.add_camera(name="camera", fovy=vertical_fov_deg(config))
     shadows = bool(rng.uniform() < 0.25)
+    # Setting up a shadow map takes longer than all else about a scene.
+    spec.visual.quality.shadowsize = 1024 if shadows else 0
     _add_surroundings(spec, rng, camera)
     _add_lights(spec, rng, shadows)
     taken = _add_clutter(spec, rng, camera)
