@@ -24,7 +24,7 @@ class DenseHead(nn.Module):
         super().__init__()
         head = FCOSHead(channels, 1, num_classes, config.convolutions)
         # Distances pass a ReLU: starting at half an object's size, no place starts dead.
-        nn.init.constant_(head.regression_head.bbox_reg.bias, 0.6)  # type: ignore[arg-type]
+        nn.init.constant_(head.regression_head.bbox_reg.bias, 0.6)
         features = nn.Identity()
         features.out_channels = channels  # type: ignore[assignment]
         self.fcos = FCOS(

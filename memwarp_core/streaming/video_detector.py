@@ -60,7 +60,7 @@ class VideoDetector:
     def __init__(self, detector: Detector, device: str = "auto", precision: Precision = "auto") -> None:
         self.device = _choose_device(device)
         self._dtype = _choose_dtype(precision, self.device)
-        self._detector = detector.to(self.device, memory_format=torch.channels_last).eval()
+        self._detector = detector.to(self.device).to(memory_format=torch.channels_last).eval()
         self.config = detector.config
 
     @property

@@ -1,0 +1,1 @@
+"""Training: sequences, losses over them, stages and their recipes."""

@@ -1,0 +1,64 @@
+"""What can be chosen about a training run."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from memwarp_core.errors import ConfigError
+from memwarp_core.models import DetectorConfig
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StageConfig(_Config):
+    """One stage of a training; the next one goes on with its weights."""
+
+    name: str
+    trains: Literal["frames", "memory"]
+    """frames: the per-frame detector and the displacement, with M_t = F_t.
+    memory: everything end to end through the memory, gradients through time, BatchNorm frozen."""
+    epochs: Positive
+    steps_per_epoch: Positive = 250
+    batch_size: Positive = 4
+    """Sequences per step."""
+    frames: Annotated[int, Field(ge=2)] = 2
+    """Frames per sequence."""
+    max_temporal_stride: Positive = 1
+    """Neighbouring frames of a sequence are 1 to this many frames of the clip apart."""
+    crop: tuple[Positive, Positive] | None = None
+    """(height, width) in pixels of the window that is cut from every image; whole images by default."""
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    """Highest rate of AdamW, after the warm-up; a cosine takes it to a hundredth."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 200
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    gradient_norm: Annotated[float, Field(gt=0)] = 10.0
+    """Gradients are scaled down to this norm."""
+    evidence_dropping: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability of withholding a frame's evidence from the memory, never in a sequence's first frame (section 3.1;
+    the paper: 0.8)."""
+    displacement_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the error against exact displacement fields."""
+
+
+class TrainingConfig(_Config):
+    """A training run: a detector and the stages that it goes through."""
+
+    detector: DetectorConfig
+    stages: tuple[StageConfig, ...] = Field(min_length=1)
+    seed: int = 0
+    evaluate_every_epochs: Positive = 4
+    """How often the validation clips are scored."""
+
+
+def read_training_config(path: Path) -> TrainingConfig:
+    """Raises: ConfigError naming the file, the key and what was expected."""
+    try:
+        return TrainingConfig.model_validate(yaml.safe_load(path.read_text()))
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        raise ConfigError(f"{path}: {error}") from error

@@ -1,0 +1,172 @@
+"""Short sequences cut from clips, augmented alike in all their frames, and put together to batches."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from memwarp_core.geometry import compose
+from memwarp_core.models.features import SIZE_MULTIPLE, STRIDE
+from memwarp_core.training.packed_clips import PackedClip
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceBatch:
+    """B sequences of T frames, oldest first. Frame t of sequence b is entry b * T + t of the lists."""
+
+    images: Tensor
+    """(B, T, 3, H, W), uint8, RGB."""
+    displacement: Tensor
+    """(B, T, 2, H/8, W/8), float32, from each frame to the sequence's frame before it, in cells."""
+    valid: Tensor
+    """(B, T, 1, H/8, W/8), bool."""
+    boxes: list[Tensor]
+    """B * T tensors (N, 4), float32, xyxy in pixels."""
+    labels: list[Tensor]
+    """B * T tensors (N,), int64."""
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "SequenceBatch":
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=non_blocking)
+
+        return SequenceBatch(
+            move(self.images),
+            move(self.displacement),
+            move(self.valid),
+            [move(boxes) for boxes in self.boxes],
+            [move(labels) for labels in self.labels],
+        )
+
+
+class Sequences(Dataset[SequenceBatch]):
+    """Draws sequences: each item is a random cut of a random clip.
+
+    Each cut is cropped to a window, mirrored half of the time, and may skip frames; the fields of skipped frames are
+    chained, so that a detector that has to drop frames meets nothing new.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[PackedClip],
+        *,
+        frames: int,
+        first: int = 0,
+        length: int,
+        seed: int,
+        crop: tuple[int, int] | None = None,
+        max_temporal_stride: int = 1,
+    ) -> None:
+        """
+        Args:
+            frames: T, frames per sequence; clips that are shorter are refused.
+            first: number of the first sequence, so that every epoch draws new ones.
+            length: how many sequences there are.
+            seed: item i depends on (seed, first + i) alone.
+            crop: (height, width) of the window in pixels, multiples of 16; None for whole images.
+            max_temporal_stride: neighbouring frames of a sequence are 1 to this many frames apart.
+        Raises: ValueError if a clip is too short or the window does not fit.
+        """
+        shortest = min(len(clip.images) for clip in clips)
+        if shortest < frames:
+            raise ValueError(f"sequences of {frames} frames need clips at least as long, got one of {shortest}.")
+        height, width = clips[0].images.shape[1:3]
+        self._window = crop or (height, width)
+        if self._window[0] > height or self._window[1] > width or any(s % SIZE_MULTIPLE for s in self._window):
+            raise ValueError(f"crop must be multiples of {SIZE_MULTIPLE} within {(height, width)}, got {crop}.")
+        self._clips = clips
+        self._frames = frames
+        self._first = first
+        self._length = length
+        self._seed = seed
+        self._max_temporal_stride = max_temporal_stride
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> SequenceBatch:
+        rng = np.random.default_rng((self._seed, self._first + index))
+        clip = self._clips[int(rng.integers(len(self._clips)))]
+        longest = min(self._max_temporal_stride, (len(clip.images) - 1) // max(self._frames - 1, 1))
+        stride = int(rng.integers(1, max(longest, 1) + 1))
+        first = int(rng.integers(0, len(clip.images) - (self._frames - 1) * stride))
+        chosen = range(first, first + self._frames * stride, stride)[: self._frames]
+        fields = [_chained_field(clip, index, stride if index > first else 0) for index in chosen]
+        displacement = torch.stack([field for field, _ in fields])
+        valid = torch.stack([known for _, known in fields])
+        images = torch.from_numpy(np.stack([clip.images[index] for index in chosen])).permute(0, 3, 1, 2)
+        boxes = [torch.from_numpy(clip.boxes_xyxy[index]) for index in chosen]
+        labels = [torch.from_numpy(clip.labels[index]) for index in chosen]
+
+        height, width = self._window
+        top = STRIDE * int(rng.integers(0, (images.shape[2] - height) // STRIDE + 1))
+        left = STRIDE * int(rng.integers(0, (images.shape[3] - width) // STRIDE + 1))
+        images = images[:, :, top : top + height, left : left + width]
+        cells = (slice(top // STRIDE, (top + height) // STRIDE), slice(left // STRIDE, (left + width) // STRIDE))
+        displacement, valid = displacement[:, :, cells[0], cells[1]], valid[:, :, cells[0], cells[1]]
+        boxes, labels = _crop_boxes(boxes, labels, left, top, width, height)
+        if rng.random() < 0.5:
+            images, valid = images.flip(3), valid.flip(3)
+            displacement = displacement.flip(3) * displacement.new_tensor([-1, 1])[:, None, None]
+            boxes = [torch.stack((width - b[:, 2], b[:, 1], width - b[:, 0], b[:, 3]), dim=1) for b in boxes]
+        return SequenceBatch(images[None], displacement[None], valid[None], boxes, labels)
+
+
+def collate(sequences: list[SequenceBatch]) -> SequenceBatch:
+    return SequenceBatch(
+        torch.cat([sequence.images for sequence in sequences]),
+        torch.cat([sequence.displacement for sequence in sequences]),
+        torch.cat([sequence.valid for sequence in sequences]),
+        [boxes for sequence in sequences for boxes in sequence.boxes],
+        [labels for sequence in sequences for labels in sequence.labels],
+    )
+
+
+def photometric(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Brightness, contrast and colour cast, drawn per sequence and alike in all its frames.
+
+    Args:
+        images: (B, T, 3, H, W), float, in [0, 255].
+    Returns: the same shape and range.
+    """
+    batch = images.shape[0]
+
+    def draw(low: float, high: float, *shape: int) -> Tensor:
+        value = torch.rand((batch, 1, *shape), generator=generator) * (high - low) + low
+        return value.to(images.device)[..., None, None]
+
+    mean = images.mean(dim=(1, 2, 3, 4), keepdim=True)
+    contrast = (images - mean) * draw(0.8, 1.2, 1) + mean * draw(0.75, 1.25, 1)
+    return (contrast * draw(0.9, 1.1, 3)).clamp(0, 255)
+
+
+def _chained_field(clip: PackedClip, index: int, stride: int) -> tuple[Tensor, Tensor]:
+    """Displacement from frame `index` to frame `index - stride` of a clip; unknown for stride 0."""
+    field = torch.from_numpy(clip.displacement[index].astype(np.float32))
+    known = torch.from_numpy(np.array(clip.valid[index]))
+    if stride == 0:
+        return torch.zeros_like(field), torch.zeros_like(known)
+    for older in range(index - 1, index - stride, -1):
+        older_field = torch.from_numpy(clip.displacement[older].astype(np.float32))
+        field = compose(field[None], older_field[None])[0]
+        known = known & torch.from_numpy(np.array(clip.valid[older]))
+    return field, known
+
+
+def _crop_boxes(
+    boxes: list[Tensor], labels: list[Tensor], left: int, top: int, width: int, height: int
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Boxes in a window; those of which less than a quarter is left, or under 6 pixels, are dropped."""
+    kept_boxes, kept_labels = [], []
+    limit = torch.tensor([width, height] * 2, dtype=torch.float32)
+    for of_frame, labels_of_frame in zip(boxes, labels, strict=True):
+        shifted = of_frame - torch.tensor([left, top] * 2, dtype=torch.float32)
+        cut = torch.minimum(shifted.clamp(min=0), limit)
+        sides = cut[:, 2:] - cut[:, :2]
+        area = (shifted[:, 2:] - shifted[:, :2]).prod(dim=1)
+        keep = (sides.clamp(min=0).prod(dim=1) > 0.25 * area) & (sides.amin(dim=1) >= 6)
+        kept_boxes.append(cut[keep])
+        kept_labels.append(labels_of_frame[keep])
+    return kept_boxes, kept_labels
