@@ -74,11 +74,12 @@ class Anticipations:
         found = []
         for said in self._said:
             index = index_at([one.stamp_ns for one in said], stamp_ns, tolerance_ns)
-            found.append(_no_objects(stamp_ns) if index is None else said[index])
+            found.append(no_objects(stamp_ns) if index is None else said[index])
         return found
 
 
-def _no_objects(stamp_ns: int) -> Detections:
+def no_objects(stamp_ns: int) -> Detections:
+    """Detections without any object in them."""
     return Detections(
         boxes_xyxy=torch.zeros(0, 4),
         scores=torch.zeros(0),

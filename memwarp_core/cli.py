@@ -1,0 +1,235 @@
+"""The `memwarp` command. Everything heavy is imported inside the commands, so that --help answers at once."""
+
+import enum
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from typer.core import TyperGroup
+
+from memwarp_core.data.simulation.config import SimulationConfig
+from memwarp_core.errors import DataError, MemwarpError
+
+if TYPE_CHECKING:
+    from memwarp_core.data.clips import Clip
+    from memwarp_core.types import Detections, Frame
+
+_OUTPUT = Console()
+_ERRORS = Console(stderr=True)
+_SIMULATION = SimulationConfig()
+
+
+class _Commands(TyperGroup):
+    """Shows errors that a user can cause as one message; anything else is a bug and keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except MemwarpError as error:
+            _ERRORS.print("[bold red]Error:[/]", end=" ")
+            _ERRORS.print(str(error), markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Video object detection with a memory that moves with the scene: where objects are and will be.",
+)
+
+
+def main() -> None:
+    """The installed command. Exit codes: 0, 1 for an error, 2 for wrong usage, 130 when interrupted."""
+    app()
+
+
+class Save(str, enum.Enum):
+    """What `memwarp detect` can write."""
+
+    VIDEO = "video"
+    JSON = "json"
+    BAG = "bag"
+
+
+class SimulatedFormat(str, enum.Enum):
+    """What `memwarp simulate` can write; see SimulationConfig.format."""
+
+    COCO_VID = "coco_vid"
+    BAG = "bag"
+
+
+_SIMULATED_FORMAT = SimulatedFormat(_SIMULATION.format)
+
+
+@app.command()
+def detect(
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="A video file, a folder of images, or a ROS bag.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path("out/detect"),
+    model: Annotated[
+        str, typer.Option(help="A name that `memwarp models` lists, or a .safetensors file.")
+    ] = "memnet-tiny",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    score: Annotated[
+        float, typer.Option(min=0, max=1, help="Boxes with a lower score are neither drawn nor written.")
+    ] = 0.4,
+    horizon: Annotated[
+        list[float], typer.Option(min=0, help="Anticipate so many seconds ahead; repeat it for several.")
+    ] = [0.1, 0.2, 0.4],  # noqa: B006 (typer copies it)
+    save: Annotated[list[Save], typer.Option(help="What to write; repeat it for several.")] = [  # noqa: B006
+        Save.VIDEO,
+        Save.JSON,
+    ],
+    rate: Annotated[
+        float | None,
+        typer.Option(help="Frames per second of a folder of images (20 if not given), or instead of a video's."),
+    ] = None,
+    topic: Annotated[str | None, typer.Option(help="The image topic of a bag; needed where it has several.")] = None,
+) -> None:
+    """Detect objects in a video, a folder of images or a bag.
+
+    Writes overlay.mp4 (current boxes solid; dashed, what was said earlier about the frame shown),
+    detections.json and anticipated_h<N>ms.json (COCO results), and the folder bag (ROS 2, MCAP).
+    """
+    from memwarp_core import StaleFrameError, load_detector
+    from memwarp_core.data.coco_results import write_coco_results
+    from memwarp_core.data.open_clip import frame_rate_of, open_clip
+    from memwarp_core.overlay import OverlayVideo
+
+    horizons_s = sorted(set(horizon))
+    clip = open_clip(source, rate, topic)
+    detector = load_detector(model, device)
+    current: list[Detections] = []
+    anticipated: list[list[Detections]] = []
+    with ExitStack() as stack:
+        video = None
+        if Save.VIDEO in save:
+            video = stack.enter_context(
+                OverlayVideo(
+                    output / "overlay.mp4",
+                    frame_rate_hz=frame_rate_of(clip),
+                    class_names=detector.class_names,
+                    horizons_s=horizons_s,
+                )
+            )
+        state = detector.start()
+        for frame in _with_progress(clip):
+            try:
+                found, state = detector.step(frame.image, frame.stamp_ns, state)
+            except StaleFrameError:  # a recording that begins again
+                found, state = detector.step(frame.image, frame.stamp_ns, detector.start())
+            current.append(_above(found, score))
+            anticipated.append([_above(later, score) for later in detector.anticipate(state, horizons_s)])
+            if video is not None:
+                video.add(frame.image, frame.stamp_ns, current[-1], anticipated[-1])
+
+    if Save.JSON in save:
+        ids = range(1, len(current) + 1)
+        write_coco_results(output / "detections.json", ids, current, detector.class_names)
+        for horizon_s, said in zip(horizons_s, zip(*anticipated, strict=True), strict=False):
+            file = output / f"anticipated_h{round(1e3 * horizon_s)}ms.json"
+            write_coco_results(file, ids, said, detector.class_names)
+    _OUTPUT.print(f"{len(current)} frames; results are in {output}", highlight=False)
+
+
+@app.command()
+def simulate(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the data set.")],
+    clips: Annotated[int, typer.Option(help="Number of clips.")] = _SIMULATION.clips,
+    frames: Annotated[int, typer.Option(help="Frames in each clip.")] = _SIMULATION.frames,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same scenes.")] = _SIMULATION.seed,
+    width: Annotated[int, typer.Option(help="Image width in pixels.")] = _SIMULATION.width,
+    height: Annotated[int, typer.Option(help="Image height in pixels.")] = _SIMULATION.height,
+    rate: Annotated[int, typer.Option(help="Frames per second; divides 400.")] = _SIMULATION.rate_hz,
+    fov: Annotated[float, typer.Option(help="Horizontal field of view in degrees.")] = _SIMULATION.horizontal_fov_deg,
+    degraded: Annotated[
+        float, typer.Option(help="Share of frames with a sensor fault (blur, noise, dark, ...), in bursts.")
+    ] = _SIMULATION.degraded_fraction,
+    min_visible: Annotated[
+        float, typer.Option(help="An object gets a box if at least this share of it is seen.")
+    ] = _SIMULATION.min_visible_fraction,
+    min_box: Annotated[
+        float, typer.Option(help="... and if its box has at least so many pixels each way.")
+    ] = _SIMULATION.min_box_size,
+    displacement: Annotated[
+        bool, typer.Option("--displacement", help="Also write exact displacement fields (coco_vid only).")
+    ] = _SIMULATION.displacement,
+    jpeg_quality: Annotated[int, typer.Option(help="Quality of the images.")] = _SIMULATION.jpeg_quality,
+    format: Annotated[
+        SimulatedFormat, typer.Option(help="A CocoVID data set, or a ROS 2 bag (MCAP) per clip.")
+    ] = _SIMULATED_FORMAT,
+    raw: Annotated[bool, typer.Option("--raw", help="In bags: raw images instead of JPEG.")] = False,
+    workers: Annotated[
+        int, typer.Option(help="Processes that render in parallel; the result is the same with any number.")
+    ] = _SIMULATION.workers,
+) -> None:
+    """Render a data set of moving objects with exact ground truth; an interrupted run is resumed."""
+    config = SimulationConfig(
+        clips=clips,
+        frames=frames,
+        seed=seed,
+        width=width,
+        height=height,
+        rate_hz=rate,
+        horizontal_fov_deg=fov,
+        degraded_fraction=degraded,
+        min_visible_fraction=min_visible,
+        min_box_size=min_box,
+        displacement=displacement,
+        jpeg_quality=jpeg_quality,
+        format=format.value,
+        compressed=not raw,
+        workers=workers,
+    )
+    from memwarp_core.data.simulation import simulate as render
+
+    render(config, output)
+
+
+@app.command()
+def models() -> None:
+    """List the models that ship with memwarp."""
+    from memwarp_core.models import available_models, load_weights
+
+    names = available_models()
+    if not names:
+        raise DataError("no model ships with this copy of memwarp; install it whole, with its weights.")
+    table = Table("model", "version", "parameters", "classes", "held-out mAP@0.5")
+    for name in names:
+        detector = load_weights(name)
+        parameters = sum(parameter.numel() for parameter in detector.parameters())
+        config = detector.config
+        table.add_row(name, config.version, f"{parameters / 1e6:.2f} M", ", ".join(config.class_names), "")
+    _OUTPUT.print(table)
+
+
+def _above(detections: "Detections", score: float) -> "Detections":
+    """In host memory, without boxes of a lower score."""
+    host = detections.cpu()
+    keep = host.scores >= score
+    return replace(host, boxes_xyxy=host.boxes_xyxy[keep], scores=host.scores[keep], labels=host.labels[keep])
+
+
+def _with_progress(clip: "Clip") -> Iterator["Frame"]:
+    """The frames of a clip, with a bar on the terminal that says how long it will take."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=_ERRORS) as progress:
+        task = progress.add_task(clip.name, total=len(clip))
+        for index in range(len(clip)):
+            try:
+                frame = clip[index]
+            except IndexError:  # a damaged video that holds less than it claims
+                return
+            yield frame
+            progress.advance(task)
+
+
+if __name__ == "__main__":
+    main()

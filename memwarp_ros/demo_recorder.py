@@ -1,0 +1,184 @@
+"""Records what a detector says, and the images it was shown, into one MCAP file; messages go through as they came."""
+
+import argparse
+import json
+import shutil
+import struct
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from ament_index_python.packages import get_package_share_directory
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
+from sensor_msgs.msg import CameraInfo, CompressedImage
+from vision_msgs.msg import Detection2DArray, LabelInfo
+
+from memwarp_ros.demo_player import CAMERA_INFO_TOPIC, COMPRESSED_TOPIC
+from memwarp_ros.msg import AnticipatedDetections
+from memwarp_ros.parameters import horizon_name
+
+DETECTOR = "/detector"
+"""The node's name: its private topics are below it."""
+DETECTIONS_TOPIC = f"{DETECTOR}/detections"
+ANTICIPATED_TOPIC = f"{DETECTOR}/anticipated"
+LABEL_INFO_TOPIC = f"{DETECTOR}/label_info"
+
+
+class Recorder(Node):
+    """Writes every message of its topics, with the time at which it was received."""
+
+    def __init__(self, writer: Writer, horizons_s: Sequence[float]) -> None:
+        super().__init__("demo_recorder")
+        self._writer = writer
+        self._types = _known_types()
+        self._newest_stamp_ns = {DETECTIONS_TOPIC: 0, ANTICIPATED_TOPIC: 0}
+        detector_topics = {
+            DETECTIONS_TOPIC: Detection2DArray,
+            ANTICIPATED_TOPIC: AnticipatedDetections,
+            LABEL_INFO_TOPIC: LabelInfo,
+            "/diagnostics": DiagnosticArray,
+        }
+        for horizon_s in horizons_s:
+            detector_topics[f"{ANTICIPATED_TOPIC}/{horizon_name(horizon_s)}"] = Detection2DArray
+        self._from_detector = [self._record(topic, kind) for topic, kind in detector_topics.items()]
+        self._record(COMPRESSED_TOPIC, CompressedImage)
+        self._record(CAMERA_INFO_TOPIC, CameraInfo)
+
+    @property
+    def hears_detector(self) -> bool:
+        """All topics of the detector have a publisher that this recorder is connected to."""
+        return all(subscription.get_publisher_count() > 0 for subscription in self._from_detector)
+
+    def silent_topics(self) -> list[str]:
+        return [one.topic_name for one in self._from_detector if one.get_publisher_count() == 0]
+
+    def has_results_of(self, stamp_ns: int) -> bool:
+        """Detections and anticipated detections of that image, or of a newer one, were received."""
+        return min(self._newest_stamp_ns.values()) >= stamp_ns
+
+    def _record(self, topic: str, kind: Any) -> Any:
+        is_latched = kind is LabelInfo
+        connection = self._writer.add_connection(
+            topic,
+            f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}",
+            typestore=self._types,
+            offered_qos_profiles=[_offered_qos(is_latched)],
+        )
+
+        def write(message: bytes, info: dict[str, int]) -> None:
+            self._writer.write(connection, info["received_timestamp"], message)
+            if topic in self._newest_stamp_ns:
+                # Both types begin with a header; four bytes of CDR's encapsulation come before it.
+                seconds, nanoseconds = struct.unpack_from("<iI", message, 4)
+                self._newest_stamp_ns[topic] = seconds * 1_000_000_000 + nanoseconds
+
+        durability = DurabilityPolicy.TRANSIENT_LOCAL if is_latched else DurabilityPolicy.VOLATILE
+        qos = QoSProfile(depth=200, durability=durability)
+        return self.create_subscription(kind, topic, write, qos, raw=True)
+
+
+def _known_types() -> Typestore:
+    """Definitions for the file: rosbags' own of the common types, and the installed ones of the others."""
+    types = get_typestore(Stores.ROS2_JAZZY)
+    for package in ("vision_msgs", "memwarp_ros"):
+        definitions: dict[str, Any] = {}
+        for file in Path(get_package_share_directory(package), "msg").glob("*.msg"):
+            definitions |= get_types_from_msg(file.read_text(), f"{package}/msg/{file.stem}")
+        types.register(definitions)
+    return types
+
+
+def _offered_qos(is_latched: bool) -> Qos:
+    """What `ros2 bag play` shall offer for a topic."""
+    durability = QosDurability.TRANSIENT_LOCAL if is_latched else QosDurability.VOLATILE
+    for_ever = QosTime(2147483647, 4294967295)
+    return Qos(
+        QosHistory.KEEP_LAST,
+        1 if is_latched else 10,
+        QosReliability.RELIABLE,
+        durability,
+        for_ever,
+        for_ever,
+        QosLiveliness.AUTOMATIC,
+        for_ever,
+        False,
+    )
+
+
+class _Orders:
+    """What the process that started this one says, a line at a time: the stamp of the last image.
+
+    When that process ends, however it does, the pipe ends, and the recording with it.
+    """
+
+    def __init__(self) -> None:
+        self.last_stamp_ns: int | None = None
+        self.is_abandoned = False
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        for line in sys.stdin:
+            self.last_stamp_ns = int(line)
+        self.is_abandoned = self.last_stamp_ns is None
+
+
+def record(output: Path, horizons_s: Sequence[float]) -> int:
+    """Record until the results of the last image are there; print a JSON line when the detector is connected."""
+    orders = _Orders()
+    folder = output.with_name(f".{output.name}.partial")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+            recorder = Recorder(writer, horizons_s)
+            spin_until(recorder, lambda: recorder.hears_detector or orders.is_abandoned)
+            print(json.dumps({"event": "connected"}), flush=True)
+            spin_until(
+                recorder,
+                lambda: (
+                    orders.is_abandoned
+                    or (orders.last_stamp_ns is not None and recorder.has_results_of(orders.last_stamp_ns))
+                ),
+            )
+            recorder.destroy_node()
+        if orders.is_abandoned:
+            return 1
+        # rosbag2 keeps a folder with a metadata.yaml; one file with everything is easier to hand on.
+        next(folder.glob("*.mcap")).replace(output)
+        print(json.dumps({"event": "recorded"}), flush=True)
+        return 0
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def spin_until(node: Node, is_done: Callable[[], bool]) -> None:
+    while not is_done():
+        rclpy.spin_once(node, timeout_sec=0.1)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, required=True, help="the .mcap file")
+    parser.add_argument("--horizon", type=float, action="append", default=[], help="seconds; repeat for several")
+    arguments = parser.parse_args()
+    rclpy.init()
+    try:
+        return record(arguments.output, arguments.horizon)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        return 130
+    finally:
+        rclpy.try_shutdown()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
