@@ -1,0 +1,187 @@
+"""Between ROS messages and the types of memwarp_core; the only file that knows both.
+
+Convention: boxes are in pixels of the source image, x to the right, y down, given as centre and size. A header says
+when its boxes are valid, so current detections carry the image's header and anticipated ones its frame_id and their
+own, later stamp.
+"""
+
+from array import array
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from builtin_interfaces.msg import Duration, Time
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+from vision_msgs.msg import (
+    BoundingBox2D,
+    Detection2D,
+    Detection2DArray,
+    LabelInfo,
+    ObjectHypothesis,
+    ObjectHypothesisWithPose,
+    Point2D,
+    Pose2D,
+    VisionClass,
+)
+
+from memwarp_core import DataError, Detections
+from memwarp_ros.msg import AnticipatedDetections, DetectionsAtHorizon
+
+# Channels of an encoding, and OpenCV's code that makes RGB of it. One byte per channel, so is_bigendian says nothing.
+_ENCODINGS = {
+    "rgb8": (3, None),
+    "bgr8": (3, cv2.COLOR_BGR2RGB),
+    "rgba8": (4, cv2.COLOR_RGBA2RGB),
+    "bgra8": (4, cv2.COLOR_BGRA2RGB),
+    "mono8": (1, cv2.COLOR_GRAY2RGB),
+}
+
+# First and last bytes. OpenCV fills a truncated image up with grey and says nothing, so the end has to be looked at.
+_COMPRESSIONS = {
+    "JPEG": (b"\xff\xd8\xff", b"\xff\xd9"),
+    "PNG": (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"),
+}
+
+_MOST_PIXELS = 1 << 26
+"""More than any camera of a robot has; a damaged message asks for more."""
+
+
+def stamp_to_ns(stamp: Time) -> int:
+    return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+def ns_to_stamp(stamp_ns: int) -> Time:
+    return Time(sec=stamp_ns // 1_000_000_000, nanosec=stamp_ns % 1_000_000_000)
+
+
+def image_to_rgb(message: Image | CompressedImage) -> np.ndarray:
+    """The pixels of a raw or a JPEG or PNG image.
+
+    Returns: (H, W, 3), uint8, RGB; it may share its memory with the message.
+    Raises: DataError if the message is not the image that it claims to be, or of a kind that is not read.
+    """
+    return _decompress(message) if isinstance(message, CompressedImage) else _unpack(message)
+
+
+def rgb_to_image(image: np.ndarray, header: Header) -> Image:
+    """An rgb8 image message of (H, W, 3) uint8 RGB pixels."""
+    height, width, channels = image.shape
+    return Image(
+        header=header,
+        height=height,
+        width=width,
+        encoding="rgb8",
+        step=width * channels,
+        # rclpy checks any other type byte by byte: 0.4 s for a full HD image.
+        data=array("B", image.tobytes()),
+    )
+
+
+def to_detection_array(detections: Detections, class_names: Sequence[str], header: Header) -> Detection2DArray:
+    """Detections under a header, which is copied into the array and into each detection as it is."""
+    host = detections.cpu()
+    return Detection2DArray(
+        header=header,
+        detections=[
+            Detection2D(
+                header=header,
+                results=[
+                    ObjectHypothesisWithPose(hypothesis=ObjectHypothesis(class_id=class_names[label], score=score))
+                ],
+                bbox=BoundingBox2D(
+                    center=Pose2D(position=Point2D(x=(x1 + x2) / 2, y=(y1 + y2) / 2)),
+                    size_x=x2 - x1,
+                    size_y=y2 - y1,
+                ),
+            )
+            for (x1, y1, x2, y2), score, label in zip(
+                host.boxes_xyxy.tolist(), host.scores.tolist(), host.labels.tolist(), strict=True
+            )
+        ],
+    )
+
+
+def to_anticipated(
+    anticipated: Sequence[Detections],
+    class_names: Sequence[str],
+    header: Header,
+    model: str,
+    model_version: str,
+) -> AnticipatedDetections:
+    """Detections of later instants, nearest first, under the header of the image they were predicted from."""
+    source_ns = stamp_to_ns(header.stamp)
+    return AnticipatedDetections(
+        header=header,
+        model=model,
+        model_version=model_version,
+        horizons=[_at_horizon(later, class_names, header.frame_id, source_ns) for later in anticipated],
+    )
+
+
+def to_label_info(class_names: Sequence[str], header: Header, score_threshold: float) -> LabelInfo:
+    """What a detector can find; detections carry the name itself, this maps the index to it."""
+    return LabelInfo(
+        header=header,
+        class_map=[VisionClass(class_id=index, class_name=name) for index, name in enumerate(class_names)],
+        threshold=score_threshold,
+    )
+
+
+def _at_horizon(later: Detections, class_names: Sequence[str], frame_id: str, source_ns: int) -> DetectionsAtHorizon:
+    target = ns_to_stamp(later.stamp_ns)
+    horizon = ns_to_stamp(later.stamp_ns - source_ns)
+    return DetectionsAtHorizon(
+        horizon=Duration(sec=horizon.sec, nanosec=horizon.nanosec),
+        target_stamp=target,
+        detections=to_detection_array(later, class_names, Header(stamp=target, frame_id=frame_id)),
+    )
+
+
+def _unpack(message: Image) -> np.ndarray:
+    height, width, step = message.height, message.width, message.step
+    if message.encoding not in _ENCODINGS:
+        raise DataError(
+            f"image encoding must be one of {', '.join(_ENCODINGS)}, got {message.encoding!r}; "
+            "convert it before, for instance with image_proc."
+        )
+    _check_size(width, height)
+    channels, to_rgb = _ENCODINGS[message.encoding]
+    if step < width * channels:
+        raise DataError(
+            f"step of a {message.encoding} image {width} pixels wide must be at least {width * channels} bytes, "
+            f"got {step}; the driver has to set it to the length of a row."
+        )
+    if len(message.data) != step * height:
+        raise DataError(
+            f"data of an image with {height} rows of {step} bytes must have {step * height} bytes, "
+            f"got {len(message.data)}; the message was cut or its size is wrong."
+        )
+    rows = np.frombuffer(message.data, np.uint8).reshape(height, step)
+    pixels = rows[:, : width * channels].reshape(height, width, channels)
+    return pixels if to_rgb is None else cv2.cvtColor(pixels, to_rgb)
+
+
+def _decompress(message: CompressedImage) -> np.ndarray:
+    data = bytes(message.data)
+    kind = next((name for name, (begin, _) in _COMPRESSIONS.items() if data.startswith(begin)), None)
+    if kind is None or "compressedDepth" in message.format:
+        raise DataError(
+            f"compressed image must be JPEG or PNG, got {len(data)} bytes of format {message.format!r} "
+            f"that begin with {data[:4].hex(' ') or 'nothing'}; choose one of them at the camera."
+        )
+    if not data.rstrip(b"\0").endswith(_COMPRESSIONS[kind][1]):  # some cameras pad with zeros
+        raise DataError(f"{kind} image of {len(data)} bytes must have an end marker, got none; it was cut.")
+    # Detections are in pixels as they came, so a rotation in the EXIF data is not applied.
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if pixels is None:
+        raise DataError(f"{kind} image of {len(data)} bytes could not be decoded; it is damaged.")
+    _check_size(pixels.shape[1], pixels.shape[0])
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def _check_size(width: int, height: int) -> None:
+    if not 0 < width * height <= _MOST_PIXELS:
+        raise DataError(
+            f"image must have 1 to {_MOST_PIXELS} pixels, got {width} x {height}; look at the camera's settings."
+        )

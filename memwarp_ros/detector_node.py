@@ -1,0 +1,285 @@
+"""detector_node: images in; detections of the current and of the coming instants out.
+
+The newest image wins: the subscription keeps one message, and its callback group lets one callback run at a time, so
+what arrives during an inference replaces what waits. Services and diagnostics are in another group and answer meanwhile
+(torch releases the interpreter while it computes).
+"""
+
+import ctypes
+import signal
+import sys
+import threading
+from dataclasses import replace
+
+import numpy as np
+import rclpy
+import torch
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.executors import MultiThreadedExecutor
+from rclpy.logging import get_logger
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.signals import SignalHandlerOptions
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+from std_srvs.srv import SetBool, Trigger
+from vision_msgs.msg import Detection2DArray, LabelInfo
+
+from memwarp_core import ConfigError, Detections, MemwarpError, StaleFrameError, load_detector
+from memwarp_core.visualization import draw_detections
+from memwarp_ros.conversions import (
+    image_to_rgb,
+    rgb_to_image,
+    stamp_to_ns,
+    to_anticipated,
+    to_detection_array,
+    to_label_info,
+)
+from memwarp_ros.msg import AnticipatedDetections
+from memwarp_ros.parameters import declare_parameters, horizon_name
+from memwarp_ros.stream_statistics import StreamStatistics
+
+_RESULTS = QoSProfile(depth=10)
+_LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
+_IMAGE_RELIABILITY = {
+    "sensor_data": QoSReliabilityPolicy.BEST_EFFORT,
+    "reliable": QoSReliabilityPolicy.RELIABLE,
+}
+_WARN_EVERY_S = 5.0
+_REPORT_EVERY_S = 1.0
+
+
+class DetectorNode(Node):
+    """One camera, one detector; DESIGN's table says what goes in and out.
+
+    Raises: ConfigError if a parameter has a value that it does not take.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("detector")
+        self._settings = declare_parameters(self)
+        if self._settings.threads:
+            torch.set_num_threads(self._settings.threads)
+        self._detector = load_detector(
+            self._settings.model, device=self._settings.device, precision=self._settings.precision
+        )
+        self._warm_up()
+        self._state = self._detector.start()
+        self._statistics = StreamStatistics(self._now_ns())
+        self._subscription: Subscription | None = None
+        self._image_group = MutuallyExclusiveCallbackGroup()
+        # Held while an image is processed, so that stop() can wait for the last one.
+        self._processing = threading.Lock()
+        # Held for the moment in which the state is exchanged: reset() comes from another thread.
+        self._exchange = threading.Lock()
+
+        self._detections = self.create_publisher(Detection2DArray, "~/detections", _RESULTS)
+        self._anticipated = self.create_publisher(AnticipatedDetections, "~/anticipated", _RESULTS)
+        self._anticipated_at = [
+            self.create_publisher(Detection2DArray, f"~/anticipated/{horizon_name(horizon_s)}", _RESULTS)
+            for horizon_s in self._settings.horizons_s
+        ]
+        self._label_info = self.create_publisher(LabelInfo, "~/label_info", _LATCHED)
+        self._debug_image = self.create_publisher(Image, "~/debug_image", _RESULTS)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", _RESULTS)
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        self.create_service(SetBool, "~/enable", self._on_enable)
+        self.create_timer(_REPORT_EVERY_S, self._report)
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+        self._publish_label_info(self.get_parameter("score_threshold").value)
+
+    def start(self) -> None:
+        """Take images from now on, with an empty memory."""
+        if self._subscription is not None:
+            return
+        self._forget()
+        self._statistics.new_subscription()
+        # A remapping of `image` moves the compressed topic along, as image_transport does it.
+        topic = self.resolve_topic_name("image")
+        message_type = Image
+        if self._settings.image_transport == "compressed":
+            topic, message_type = f"{topic}/compressed", CompressedImage
+        self._subscription = self.create_subscription(
+            message_type,
+            topic,
+            self._on_image,
+            QoSProfile(depth=1, reliability=_IMAGE_RELIABILITY[self._settings.image_qos]),
+            callback_group=self._image_group,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+        self.get_logger().info(
+            f"{self._detector.name} {self._detector.version} on {self._detector.device} "
+            f"listens to {self._subscription.topic_name}"
+        )
+
+    def stop(self) -> None:
+        """Take no more images; returns when the last one is done."""
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            self.destroy_subscription(subscription)
+        with self._processing:
+            self._forget()
+
+    def _on_image(self, message: Image | CompressedImage, info: dict[str, int]) -> None:
+        with self._processing:
+            if self._subscription is None:
+                return
+            started_ns, stamp_ns = self._now_ns(), stamp_to_ns(message.header.stamp)
+            self._statistics.receive(started_ns, stamp_ns, info.get("publication_sequence_number"))
+            try:
+                image = image_to_rgb(message)
+                detections, anticipated = self._detect(image, stamp_ns)
+            except MemwarpError as error:
+                self._refuse(stamp_ns, error)
+                return
+            self._publish(message.header, image, detections, anticipated)
+            self._statistics.process(self._now_ns() - started_ns)
+
+    def _detect(self, image: np.ndarray, stamp_ns: int) -> tuple[Detections, list[Detections]]:
+        """What is in the image, and what will be at each horizon; the latter only if somebody listens."""
+        state = self._state
+        try:
+            detections, new_state = self._detector.step(image, stamp_ns, state)
+        except StaleFrameError:
+            if stamp_ns == state.stamp_ns:
+                raise
+            self._statistics.restarts += 1
+            self.get_logger().warning(
+                f"{self._topic}: stamp {stamp_ns / 1e9:.3f} s is before the last one; a new memory begins",
+                throttle_duration_sec=_WARN_EVERY_S,
+            )
+            detections, new_state = self._detector.step(image, stamp_ns, self._detector.start())
+        anticipated: list[Detections] = []
+        listeners = (self._anticipated, *self._anticipated_at, self._debug_image)
+        if any(publisher.get_subscription_count() for publisher in listeners):
+            anticipated = self._detector.anticipate(new_state, self._settings.horizons_s)
+        with self._exchange:
+            if self._state is state:  # otherwise reset() came in between, and what was seen before is forgotten
+                self._state = new_state
+        return self._best(detections), [self._best(later) for later in anticipated]
+
+    def _best(self, detections: Detections) -> Detections:
+        """Those that are to be published, in host memory."""
+        host = detections.cpu()
+        count = int((host.scores >= self.get_parameter("score_threshold").value).sum())
+        count = min(count, self.get_parameter("max_detections").value)
+        return replace(host, boxes_xyxy=host.boxes_xyxy[:count], scores=host.scores[:count], labels=host.labels[:count])
+
+    def _publish(
+        self, header: Header, image: np.ndarray, detections: Detections, anticipated: list[Detections]
+    ) -> None:
+        names = self._detector.class_names
+        self._detections.publish(to_detection_array(detections, names, header))
+        if anticipated:
+            message = to_anticipated(anticipated, names, header, self._detector.name, self._detector.version)
+            self._anticipated.publish(message)
+            for publisher, at_horizon in zip(self._anticipated_at, message.horizons, strict=True):
+                publisher.publish(at_horizon.detections)
+        if self._debug_image.get_subscription_count():
+            drawn = draw_detections(image, detections, names, dashed=anticipated)
+            self._debug_image.publish(rgb_to_image(drawn, header))
+
+    def _refuse(self, stamp_ns: int, error: MemwarpError) -> None:
+        self._statistics.refused += 1
+        self.get_logger().warning(
+            f"{self._topic}: image of {stamp_ns / 1e9:.3f} s refused ({self._statistics.refused} so far): {error}",
+            throttle_duration_sec=_WARN_EVERY_S,
+        )
+
+    def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._forget()
+        response.success, response.message = True, "a new memory begins with the next image"
+        return response
+
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        if request.data:
+            self.start()
+        else:
+            self.stop()
+        response.success, response.message = True, "enabled" if request.data else "disabled"
+        return response
+
+    def _on_set_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        for parameter in parameters:
+            if parameter.name == "score_threshold":
+                self._publish_label_info(parameter.value)
+        return SetParametersResult(successful=True)
+
+    def _publish_label_info(self, score_threshold: float) -> None:
+        header = Header(stamp=self.get_clock().now().to_msg())
+        self._label_info.publish(to_label_info(self._detector.class_names, header, score_threshold))
+
+    def _report(self) -> None:
+        status = self._statistics.report(
+            self._now_ns(),
+            name=f"{self.get_fully_qualified_name()}: {self._topic}",
+            hardware_id=str(self._detector.device),
+            enabled=self._subscription is not None,
+        )
+        header = Header(stamp=self.get_clock().now().to_msg())
+        self._diagnostics.publish(DiagnosticArray(header=header, status=[status]))
+
+    def _forget(self) -> None:
+        with self._exchange:
+            self._state = self._detector.start()
+
+    def _warm_up(self) -> None:
+        """The first inferences take longer than all others; nobody waits for these two."""
+        image = np.zeros((480, 640, 3), np.uint8)
+        state = self._detector.start()
+        for stamp_ns in (0, 100_000_000):
+            _, state = self._detector.step(image, stamp_ns, state)
+        self._detector.anticipate(state, self._settings.horizons_s)
+
+    def _now_ns(self) -> int:
+        return self.get_clock().now().nanoseconds
+
+    @property
+    def _topic(self) -> str:
+        return "image" if self._subscription is None else self._subscription.topic_name
+
+
+def main() -> int:
+    """Run the node until SIGINT or SIGTERM; returns the exit status."""
+    _keep_big_buffers()
+    # rclpy's own handlers tear the context down below an inference that still wants to publish.
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    try:
+        node = DetectorNode()
+    except ConfigError as error:
+        get_logger("detector").fatal(str(error))
+        rclpy.shutdown()
+        return 1
+    executor = MultiThreadedExecutor(num_threads=2)
+    executor.add_node(node)
+    node.start()
+    while not stopped.is_set():
+        executor.spin_once(timeout_sec=0.2)
+    node.stop()
+    executor.shutdown()
+    node.destroy_node()
+    rclpy.shutdown()
+    return 0
+
+
+def _keep_big_buffers() -> None:
+    """Make glibc keep the memory of big messages instead of returning it after each: a quarter of the latency."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):  # not glibc
+        return
+    m_trim_threshold, m_mmap_threshold = -1, -3
+    mallopt(m_mmap_threshold, 32 << 20)
+    mallopt(m_trim_threshold, 1 << 30)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""The parameters of detector_node: meaning and permitted values. Their defaults are in config/detector.yaml."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from ament_index_python.packages import get_package_share_directory
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import ParameterException
+from rclpy.node import Node
+
+from memwarp_core import ConfigError
+
+
+def _choice(description: str, *choices: str) -> ParameterDescriptor:
+    return ParameterDescriptor(
+        description=description, additional_constraints=f"one of: {', '.join(choices)}", read_only=True
+    )
+
+
+_IMAGE_TRANSPORTS = ("raw", "compressed")
+_IMAGE_QOS = ("sensor_data", "reliable")
+_LONGEST_HORIZON_S = 5.0
+
+_DESCRIPTORS = {
+    "model": ParameterDescriptor(
+        description="A shipped model by name, or the path of a weights file (.safetensors).", read_only=True
+    ),
+    "device": ParameterDescriptor(
+        description="Where the model runs: auto (the first GPU, else the CPU), cpu, cuda:0, ...", read_only=True
+    ),
+    "precision": _choice(
+        "Arithmetic of the model; auto is fp16 on a GPU and fp32 on a CPU.", "auto", "fp32", "fp16", "bf16"
+    ),
+    "threads": ParameterDescriptor(
+        description="Threads for one inference on the CPU; 0 leaves the choice to torch.",
+        integer_range=[IntegerRange(from_value=0, to_value=256, step=1)],
+        read_only=True,
+    ),
+    "image_transport": _choice(
+        "raw takes sensor_msgs/Image from `image`, compressed takes sensor_msgs/CompressedImage from "
+        "`image/compressed`; remapping `image` moves both.",
+        *_IMAGE_TRANSPORTS,
+    ),
+    "image_qos": _choice(
+        "sensor_data (best effort) takes images from every publisher, reliable only from reliable ones; "
+        "the newest image wins with both.",
+        *_IMAGE_QOS,
+    ),
+    "score_threshold": ParameterDescriptor(
+        description="Detections with a lower score are not published.",
+        floating_point_range=[FloatingPointRange(from_value=0.0, to_value=1.0)],
+    ),
+    "max_detections": ParameterDescriptor(
+        description="At most so many detections per image are published, the best ones.",
+        integer_range=[IntegerRange(from_value=1, to_value=1000, step=1)],
+    ),
+    "horizons_s": ParameterDescriptor(
+        description="Seconds after the image for which the objects are anticipated, nearest first.",
+        additional_constraints=f"increasing, at least 0.001 apart, above 0, at most {_LONGEST_HORIZON_S}",
+        read_only=True,
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DetectorParameters:
+    """The values that stay as they are while the node runs."""
+
+    model: str
+    device: str
+    precision: str
+    threads: int
+    image_transport: str
+    image_qos: str
+    horizons_s: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for name, choices in (("image_transport", _IMAGE_TRANSPORTS), ("image_qos", _IMAGE_QOS)):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"parameter {name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
+        milliseconds = [round(horizon_s * 1000) for horizon_s in self.horizons_s]
+        in_range = all(0.001 <= horizon_s <= _LONGEST_HORIZON_S for horizon_s in self.horizons_s)
+        if not in_range or milliseconds != sorted(set(milliseconds)):
+            raise ConfigError(
+                f"parameter horizons_s must be increasing seconds, at least 0.001 apart, above 0 and at most "
+                f"{_LONGEST_HORIZON_S}, got {list(self.horizons_s)}."
+            )
+
+
+def horizon_name(horizon_s: float) -> str:
+    """The last part of the name of a horizon's own topic: h100ms for 0.1 s."""
+    return f"h{round(horizon_s * 1000)}ms"
+
+
+def declare_parameters(node: Node) -> DetectorParameters:
+    """Declare all parameters of detector_node and read those that do not change.
+
+    Raises: ConfigError if a value was given that the parameter does not take.
+    """
+    defaults = _read_defaults()
+    try:
+        values = {
+            name: node.declare_parameter(name, defaults[name], descriptor).value
+            for name, descriptor in _DESCRIPTORS.items()
+        }
+    except ParameterException as error:
+        raise ConfigError(str(error)) from error
+    return DetectorParameters(
+        model=values["model"],
+        device=values["device"],
+        precision=values["precision"],
+        threads=values["threads"],
+        image_transport=values["image_transport"],
+        image_qos=values["image_qos"],
+        horizons_s=tuple(values["horizons_s"]),
+    )
+
+
+def _read_defaults() -> dict[str, object]:
+    path = Path(get_package_share_directory("memwarp_ros"), "config", "detector.yaml")
+    return yaml.safe_load(path.read_text())["/**"]["ros__parameters"]

@@ -1,0 +1,91 @@
+"""What happened to the images of one stream, as counts, times and a diagnostic status."""
+
+from collections import deque
+from statistics import fmean
+
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+
+_RECENT = 100
+_SILENCE_S = 2.0
+"""Without an image for so long, the status is a warning."""
+
+
+class StreamStatistics:
+    """Counts of one stream since the node started, and the times of its last images."""
+
+    def __init__(self, now_ns: int) -> None:
+        self.received = 0
+        self.processed = 0
+        self.refused = 0
+        self.dropped = 0
+        """Sent but never received, because a newer one came during an inference or the network lost them."""
+        self.restarts = 0
+        """New memories because a stamp went back in time."""
+        self._last_sequence_number: int | None = None
+        self._last_received_ns = now_ns
+        self._last_age_ns = 0
+        self._processing_ns: deque[int] = deque(maxlen=_RECENT)
+        self._reported_ns = now_ns
+        self._reported_processed = 0
+        self._reported_refused = 0
+
+    def receive(self, now_ns: int, stamp_ns: int, sequence_number: int | None) -> None:
+        """Count an image and, by the number that its publisher gave it, those missed before it.
+
+        Args:
+            sequence_number: None where the middleware has none (Humble), then nothing is known of dropped images.
+        """
+        self.received += 1
+        self._last_received_ns = now_ns
+        self._last_age_ns = now_ns - stamp_ns
+        if sequence_number is None:
+            return
+        if self._last_sequence_number is not None:
+            # A number that goes back is a new publisher's.
+            self.dropped += max(sequence_number - self._last_sequence_number - 1, 0)
+        self._last_sequence_number = sequence_number
+
+    def new_subscription(self) -> None:
+        """Images that passed while nobody subscribed are not dropped ones."""
+        self._last_sequence_number = None
+
+    def process(self, took_ns: int) -> None:
+        self.processed += 1
+        self._processing_ns.append(took_ns)
+
+    def report(self, now_ns: int, *, name: str, hardware_id: str, enabled: bool) -> DiagnosticStatus:
+        """The status since the last report: a warning when images stay away or were refused."""
+        elapsed_s = max((now_ns - self._reported_ns) / 1e9, 1e-9)
+        silence_s = (now_ns - self._last_received_ns) / 1e9
+        new_processed, new_refused = (
+            self.processed - self._reported_processed,
+            self.refused - self._reported_refused,
+        )
+        self._reported_ns = now_ns
+        self._reported_processed, self._reported_refused = self.processed, self.refused
+
+        level, message = DiagnosticStatus.OK, f"{new_processed / elapsed_s:.1f} images per second"
+        if not enabled:
+            message = "disabled"
+        elif new_refused:
+            level, message = DiagnosticStatus.WARN, f"{new_refused} images refused"
+        elif silence_s > _SILENCE_S:
+            level, message = DiagnosticStatus.WARN, f"no image for {silence_s:.0f} s"
+        values = {
+            "rate [Hz]": f"{new_processed / elapsed_s:.2f}",
+            "image age on arrival [ms]": f"{self._last_age_ns / 1e6:.1f}",
+            "processing time, mean [ms]": f"{fmean(self._processing_ns or [0]) / 1e6:.1f}",
+            "processing time, longest [ms]": f"{max(self._processing_ns, default=0) / 1e6:.1f}",
+            "images received": str(self.received),
+            "images processed": str(self.processed),
+            "images refused": str(self.refused),
+            "images dropped": str(self.dropped),
+            "memory restarts": str(self.restarts),
+        }
+        return DiagnosticStatus(
+            level=level,
+            name=name,
+            message=message,
+            hardware_id=hardware_id,
+            values=[KeyValue(key=key, value=value) for key, value in values.items()],
+        )
