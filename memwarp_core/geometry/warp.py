@@ -44,18 +44,15 @@ def splat(displacement: Tensor) -> Tensor:
     ys, xs = _pixel_centres(displacement)
     flat = displacement.flatten(2)
     median = flat.median(dim=2, keepdim=True).values
-    # Each source pixel covers the four pixels around its landing point, so that an object that grows has no holes.
     order = (flat - median).square().sum(1).argsort(dim=1)
-    x = (xs - displacement[:, 0]).flatten(1).gather(1, order)
-    y = (ys - displacement[:, 1]).flatten(1).gather(1, order)
+    x = (xs - displacement[:, 0]).round().flatten(1).gather(1, order)
+    y = (ys - displacement[:, 1]).round().flatten(1).gather(1, order)
     values = flat.gather(2, order[:, None].expand_as(flat))
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    target = (y.clamp(0, height - 1) * width + x.clamp(0, width - 1)).long()
     rank = torch.arange(height * width, device=flat.device).expand(batch, -1)
-    winner = torch.full((batch, height * width), -1, dtype=torch.int64, device=flat.device)
-    for corner_x in (x.floor(), x.floor() + 1):
-        for corner_y in (y.floor(), y.floor() + 1):
-            inside = (corner_x >= 0) & (corner_x < width) & (corner_y >= 0) & (corner_y < height)
-            target = (corner_y.clamp(0, height - 1) * width + corner_x.clamp(0, width - 1)).long()
-            winner.scatter_reduce_(1, target, torch.where(inside, rank, -1), reduce="amax")
+    winner = torch.full_like(target, -1)
+    winner.scatter_reduce_(1, target, torch.where(inside, rank, -1), reduce="amax")
     moved = values.gather(2, winner.clamp(min=0)[:, None].expand(-1, 2, -1))
     return torch.where(winner[:, None] >= 0, moved, flat).view_as(displacement)
 
