@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file of a temporary name beside `path`, then rename it to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: image writers choose the format by it.
@@ -18,4 +18,4 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def write_bytes_whole(path: Path, content: bytes) -> None:
-    write_whole(path, lambda temporary: temporary.write_bytes(content) and None)
+    write_whole(path, lambda temporary: temporary.write_bytes(content))

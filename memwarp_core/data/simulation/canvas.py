@@ -44,9 +44,7 @@ class Canvas:
 
     def look(self, data: Any, camera: Any, option: Any) -> None:
         """Choose the state, the camera (an MjvCamera) and what of the scene is drawn next."""
-        mujoco.mjv_updateScene(
-            self._model, data, option, None, camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
-        )
+        mujoco.mjv_updateScene(self._model, data, option, None, camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene)
 
     def color_and_depth(self) -> tuple[np.ndarray, np.ndarray]:
         """(H, W, 3) uint8 RGB, and (H, W) float32 metres along the optical axis."""

@@ -9,6 +9,9 @@ from memwarp_core.errors import ConfigError
 CLASS_NAMES: tuple[str, ...] = ("ball", "crate", "barrel", "cone", "dumbbell", "rover", "humanoid")
 """The classes of the simulated scenes, in the order of their labels."""
 
+MAX_OBJECTS = 5
+"""Of the classes, in one clip."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SimulationConfig:
@@ -30,6 +33,8 @@ class SimulationConfig:
     """Horizontal field of view of the camera."""
     degraded_fraction: float = 0.35
     """Share of frames with a sensor fault, reached on average over many clips; 0 switches the faults off."""
+    min_objects: int = 1
+    """At least so many objects of the classes in each clip, 1 to 5."""
     min_visible_fraction: float = 0.25
     """An object gets a box only if at least this share of its whole silhouette (neither occluded nor cut by the
     image border) can be seen."""
@@ -40,7 +45,8 @@ class SimulationConfig:
     jpeg_quality: int = 92
     """Quality of the JPEG images, 1 to 100."""
     format: Literal["coco_vid", "bag"] = "coco_vid"
-    """coco_vid: annotations.json and images. bag: one rosbag2 (MCAP) per clip."""
+    """coco_vid: annotations.json and images. bag: one rosbag2 (MCAP) per clip; a single clip is the output folder
+    itself, several are folders in it."""
     compressed: bool = True
     """In bags: sensor_msgs/CompressedImage (JPEG) instead of raw sensor_msgs/Image."""
     workers: int = 2
@@ -55,6 +61,7 @@ class SimulationConfig:
         self._require(self.rate_hz in (5, 8, 10, 16, 20, 25, 40, 50), "rate_hz", "5, 8, 10, 16, 20, 25, 40 or 50")
         self._require(20 <= self.horizontal_fov_deg <= 120, "horizontal_fov_deg", "20 to 120 degrees")
         self._require(0 <= self.degraded_fraction <= 0.9, "degraded_fraction", "0 to 0.9")
+        self._require(1 <= self.min_objects <= MAX_OBJECTS, "min_objects", f"1 to {MAX_OBJECTS}")
         self._require(0 < self.min_visible_fraction <= 1, "min_visible_fraction", "above 0 and at most 1")
         self._require(self.min_box_size >= 1, "min_box_size", "at least 1 pixel")
         self._require(1 <= self.jpeg_quality <= 100, "jpeg_quality", "1 to 100")

@@ -62,7 +62,7 @@ def apply_fault(image: np.ndarray, fault: Fault, rng: np.random.Generator) -> np
         return cv2.filter2D(image, -1, _line_kernel((4.0 + 7.0 * s) * scale, fault.direction_rad))
     if fault.kind == "defocus":
         return cv2.filter2D(image, -1, _disc_kernel((1.6 + 2.2 * s) * scale))
-    light = image.astype(np.float32) / 255.0
+    light: np.ndarray = image.astype(np.float32) / 255.0
     if fault.kind == "noise":
         sigma = 0.07 + 0.09 * s
         light = light + _normal(rng, image) * sigma * (0.5 + 0.7 * np.sqrt(light))

@@ -126,9 +126,7 @@ class BodyBuilder:
             ],
             axis=-1,
         )
-        coordinates = np.stack(
-            np.broadcast_arrays(angle[None, :] / (2.0 * np.pi), 1.0 - along[:, None]), axis=-1
-        )
+        coordinates = np.stack(np.broadcast_arrays(angle[None, :] / (2.0 * np.pi), 1.0 - along[:, None]), axis=-1)
         row, column = np.mgrid[0 : rows - 1, 0:sides]
         corner = (row * (sides + 1) + column).ravel()
         lower = np.stack([corner, corner + 1, corner + sides + 2], axis=-1)
@@ -187,7 +185,7 @@ def _build_ball(builder: BodyBuilder, rng: np.random.Generator) -> BuiltObject:
 
 def _build_crate(builder: BodyBuilder, rng: np.random.Generator) -> BuiltObject:
     """A wooden box of boards with a frame and a diagonal brace on each side."""
-    half = rng.uniform(0.2, 0.3) * rng.uniform(0.88, 1.12, 3)
+    half = list(rng.uniform(0.2, 0.3) * rng.uniform(0.88, 1.12, 3))
     wood = vary(rng, hsv(rng.uniform(0.075, 0.11), rng.uniform(0.45, 0.65), rng.uniform(0.6, 0.8)), 0.03)
     frame = (wood[0] * 0.78, wood[1] * 0.74, wood[2] * 0.68)
     builder.add(BOX, half, textures.planks(rng, wood, frame))
@@ -367,9 +365,7 @@ def _build_humanoid(builder: BodyBuilder, rng: np.random.Generator) -> BuiltObje
     )
 
 
-def _add_swinging_limb(
-    builder: BodyBuilder, pos: Sequence[float], joints: list[tuple[str, float]], sign: float
-) -> Any:
+def _add_swinging_limb(builder: BodyBuilder, pos: Sequence[float], joints: list[tuple[str, float]], sign: float) -> Any:
     name = f"{builder.name}_limb{len(joints)}"
     limb = builder.body.add_body(name=name, pos=list(pos))
     limb.add_joint(name=name, type=mujoco.mjtJoint.mjJNT_HINGE, axis=[0.0, 1.0, 0.0])

@@ -8,11 +8,10 @@ import mujoco
 import numpy as np
 
 from memwarp_core.data.simulation.canvas import Canvas
-from memwarp_core.data.simulation.config import SimulationConfig
+from memwarp_core.data.simulation.config import MAX_OBJECTS, SimulationConfig
 from memwarp_core.data.simulation.faults import Fault, apply_fault, draw_faults
 from memwarp_core.data.simulation.ground_truth import View, box_of_mask, displacement_between
 from memwarp_core.data.simulation.scene import (
-    MAX_OBJECTS,
     WORLD_GROUP,
     Scene,
     SceneObject,
@@ -202,4 +201,4 @@ class SceneRenderer:
         return np.asarray((places.min(axis=0) + places.max(axis=0)) / 2.0)
 
 
-assert WORLD_GROUP + MAX_OBJECTS < mujoco.mjNGROUP
+assert mujoco.mjNGROUP > WORLD_GROUP + MAX_OBJECTS

@@ -12,13 +12,12 @@ import numpy as np
 
 from memwarp_core.data.simulation import textures
 from memwarp_core.data.simulation.camera import CameraPath, draw_camera_path
-from memwarp_core.data.simulation.config import CLASS_NAMES, PHYSICS_RATE_HZ, SimulationConfig
+from memwarp_core.data.simulation.config import CLASS_NAMES, MAX_OBJECTS, PHYSICS_RATE_HZ, SimulationConfig
 from memwarp_core.data.simulation.objects import BOX, BUILDERS, CYLINDER, BodyBuilder, BuiltObject
 from memwarp_core.data.simulation.textures import hsv
 
 WORLD_GROUP = 0
 """Geom group of everything that is not an object; object k has group k + 1 (MuJoCo has six groups)."""
-MAX_OBJECTS = 5
 GRAVITY = 9.81
 
 
@@ -90,7 +89,7 @@ def build_scene(config: SimulationConfig, clip: int) -> Scene:
     _add_surroundings(spec, rng, camera)
     _add_lights(spec, rng, shadows)
     taken = _add_clutter(spec, rng, camera)
-    drawn = _draw_objects(spec, rng)
+    drawn = _draw_objects(spec, rng, config.min_objects)
     model = spec.compile()
     objects = tuple(
         SceneObject(
@@ -233,10 +232,10 @@ def _add_clutter(spec: Any, rng: np.random.Generator, camera: CameraPath) -> lis
     return taken
 
 
-def _draw_objects(spec: Any, rng: np.random.Generator) -> list[tuple[str, BuiltObject]]:
-    count = int(rng.choice([1, 2, 3, 4, 5], p=[0.22, 0.38, 0.25, 0.12, 0.03]))
+def _draw_objects(spec: Any, rng: np.random.Generator, min_objects: int) -> list[tuple[str, BuiltObject]]:
+    count = int(rng.choice(np.arange(MAX_OBJECTS) + 1, p=[0.22, 0.38, 0.25, 0.12, 0.03]))
     drawn = []
-    for index in range(count):
+    for index in range(max(count, min_objects)):
         name = CLASS_NAMES[int(rng.integers(len(CLASS_NAMES)))]
         # Far below the ground until the first launch gives it a place.
         body = spec.worldbody.add_body(name=f"object{index}", pos=[0.0, 0.0, -10.0 - 5.0 * index])

@@ -7,10 +7,12 @@ import os
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 import cv2
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from memwarp_core.data.bags import METADATA_FILE, BagWriter
 from memwarp_core.data.coco_vid import (
     DISPLACEMENT_FOLDER,
     IMAGES_FOLDER,
@@ -26,8 +28,10 @@ from memwarp_core.errors import DataError
 CONFIG_FILE = "simulation.json"
 SCENES_VERSION = 1
 """Raised whenever the same configuration would render something else."""
+BAG_START_NS = 1_000_000_000
+"""Stamp of the first frame in a bag: ROS takes a stamp of zero for none."""
 PARTS_FOLDER = ".parts"
-"""Inside the output folder: one JSON per finished clip, so that an interrupted run can go on."""
+"""Inside the output folder of a CocoVID data set: one JSON per finished clip, so that an interrupted run can go on."""
 
 
 def simulate(config: SimulationConfig, output: Path) -> None:
@@ -41,7 +45,7 @@ def simulate(config: SimulationConfig, output: Path) -> None:
     output = Path(output)
     _claim(output, config)
     _require_mujoco()
-    missing = [clip for clip in range(config.clips) if not _part(output, clip).is_file()]
+    missing = [clip for clip in range(config.clips) if not _finished_mark(config, output, clip).is_file()]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("simulating clips", total=config.clips, completed=config.clips - len(missing))
@@ -59,21 +63,23 @@ def simulate(config: SimulationConfig, output: Path) -> None:
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-    parts = [json.loads(_part(output, clip).read_text(encoding="utf-8")) for clip in range(config.clips)]
-    clips = [ClipAnnotations(name=clip_name(clip), frames=tuple(frames)) for clip, frames in enumerate(parts)]
-    write_coco_vid(output, clips, CLASS_NAMES)
+    if config.format == "coco_vid":
+        parts = [json.loads(_part(output, clip).read_text(encoding="utf-8")) for clip in range(config.clips)]
+        clips = [ClipAnnotations(name=clip_name(clip), frames=tuple(frames)) for clip, frames in enumerate(parts)]
+        write_coco_vid(output, clips, CLASS_NAMES)
 
 
 def _claim(output: Path, config: SimulationConfig) -> None:
     """Write the configuration into the folder, or refuse a folder that belongs to something else."""
-    settings = {key: value for key, value in dataclasses.asdict(config).items() if key != "workers"}
-    settings["scenes_version"] = SCENES_VERSION
+    settings = _settings(config)
     file = output / CONFIG_FILE
     if file.is_file():
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
         except json.JSONDecodeError as err:
             raise DataError(f"{file}: expected JSON, got something else ({err}); choose an empty folder.") from err
+        # A setting that is younger than the folder had its default when the folder was made.
+        found = {**_settings(SimulationConfig()), **found}
         if found != settings:
             different = sorted(key for key in {*found, *settings} if found.get(key) != settings.get(key))
             changes = ", ".join(f"{key} {found.get(key)!r} there, {settings.get(key)!r} now" for key in different)
@@ -84,6 +90,12 @@ def _claim(output: Path, config: SimulationConfig) -> None:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise DataError(f"{output} must be a new or empty folder, or an interrupted simulation; it holds other files.")
     write_bytes_whole(file, json.dumps(settings, indent=1).encode())
+
+
+def _settings(config: SimulationConfig) -> dict[str, Any]:
+    """All that decides the result."""
+    settings = {key: value for key, value in dataclasses.asdict(config).items() if key != "workers"}
+    return {**settings, "scenes_version": SCENES_VERSION}
 
 
 def _require_mujoco() -> None:
@@ -113,8 +125,23 @@ def _part(output: Path, clip: int) -> Path:
     return output / PARTS_FOLDER / f"{clip_name(clip)}.json"
 
 
+def _bag(config: SimulationConfig, output: Path, clip: int) -> Path:
+    return output if config.clips == 1 else output / clip_name(clip)
+
+
+def _finished_mark(config: SimulationConfig, output: Path, clip: int) -> Path:
+    """The file that is written last of all files of a clip."""
+    return _part(output, clip) if config.format == "coco_vid" else _bag(config, output, clip) / METADATA_FILE
+
+
 def _make_clip(config: SimulationConfig, clip: int, output: Path) -> None:
-    """Render one clip and write its files; its part JSON comes last and says that it is complete."""
+    if config.format == "coco_vid":
+        _make_coco_vid_clip(config, clip, output)
+    else:
+        _make_bag(config, clip, _bag(config, output, clip))
+
+
+def _make_coco_vid_clip(config: SimulationConfig, clip: int, output: Path) -> None:
     from memwarp_core.data.simulation.render import render_clip
 
     frames = []
@@ -128,3 +155,25 @@ def _make_clip(config: SimulationConfig, clip: int, output: Path) -> None:
             write_displacement(field, rendered.displacement, rendered.valid)
         frames.append(frame_annotations(rendered.frame, name.as_posix(), rendered.visible_fractions))
     write_bytes_whole(_part(output, clip), json.dumps(frames).encode())
+
+
+def _make_bag(config: SimulationConfig, clip: int, path: Path) -> None:
+    from memwarp_core.data.simulation.render import render_clip
+    from memwarp_core.data.simulation.scene import focal_length
+
+    with BagWriter(path) as bag:
+        bag.write_label_info(CLASS_NAMES, BAG_START_NS)
+        for rendered in render_clip(config, clip):
+            frame = rendered.frame
+            stamp_ns = BAG_START_NS + frame.stamp_ns
+            if config.compressed:
+                bag.write_compressed_image(frame.image, stamp_ns, jpeg_quality=config.jpeg_quality)
+            else:
+                bag.write_image(frame.image, stamp_ns)
+            bag.write_camera_info(config.width, config.height, focal_length(config), stamp_ns)
+            bag.write_detections(
+                frame.boxes_xyxy,
+                [CLASS_NAMES[label] for label in frame.labels],
+                stamp_ns,
+                track_ids=[int(track) for track in frame.track_ids],
+            )

@@ -58,7 +58,6 @@ def tiles(rng: np.random.Generator, color: Color, joint: Color, cells: int) -> n
     """Square tiles of slightly different brightness with joints between them."""
     step = TEXTURE_SIZE // cells
     shade = np.kron(rng.uniform(0.85, 1.1, (cells, cells)), np.ones((step, step)))
-    shade = cv2.resize(shade, (TEXTURE_SIZE, TEXTURE_SIZE), interpolation=cv2.INTER_NEAREST)
     position = np.arange(TEXTURE_SIZE) % step
     line = (position < 3)[:, None] | (position < 3)[None, :]
     return to_uint8(np.where(line[..., None], np.asarray(joint), np.asarray(color) * shade[..., None]))
