@@ -106,10 +106,13 @@ def detect(
     horizons_s = sorted(set(horizon))
     clip = open_clip(source, rate, topic)
     detector = load_detector(model, device)
+    horizon_names = [f"h{round(1e3 * horizon_s)}ms" for horizon_s in horizons_s]
+    # As the node names them, so that what looks at its topics can look at the bag as well.
+    bag_topics = ["/detector/detections", *(f"/detector/anticipated/{name}" for name in horizon_names)]
     current: list[Detections] = []
     anticipated: list[list[Detections]] = []
     with ExitStack() as stack:
-        video = None
+        video = bag = None
         if Save.VIDEO in save:
             video = stack.enter_context(
                 OverlayVideo(
@@ -119,6 +122,11 @@ def detect(
                     horizons_s=horizons_s,
                 )
             )
+        if Save.BAG in save:
+            from memwarp_core.data.bags import BagWriter  # rosbags is needed for bags alone
+
+            bag = stack.enter_context(BagWriter(output / "bag"))
+            bag.write_label_info(detector.class_names, clip[0].stamp_ns, topic="/detector/label_info")
         state = detector.start()
         for frame in _with_progress(clip):
             try:
@@ -129,13 +137,19 @@ def detect(
             anticipated.append([_above(later, score) for later in detector.anticipate(state, horizons_s)])
             if video is not None:
                 video.add(frame.image, frame.stamp_ns, current[-1], anticipated[-1])
+            if bag is not None:
+                bag.write_compressed_image(frame.image, frame.stamp_ns)
+                for topic, one in zip(bag_topics, [current[-1], *anticipated[-1]], strict=True):
+                    names = [detector.class_names[label] for label in one.labels.tolist()]
+                    bag.write_detections(
+                        one.boxes_xyxy.numpy(), names, one.stamp_ns, scores=one.scores.numpy(), topic=topic
+                    )
 
     if Save.JSON in save:
         ids = range(1, len(current) + 1)
         write_coco_results(output / "detections.json", ids, current, detector.class_names)
-        for horizon_s, said in zip(horizons_s, zip(*anticipated, strict=True), strict=False):
-            file = output / f"anticipated_h{round(1e3 * horizon_s)}ms.json"
-            write_coco_results(file, ids, said, detector.class_names)
+        for name, said in zip(horizon_names, zip(*anticipated, strict=True), strict=False):
+            write_coco_results(output / f"anticipated_{name}.json", ids, said, detector.class_names)
     _OUTPUT.print(f"{len(current)} frames; results are in {output}", highlight=False)
 
 

@@ -26,6 +26,7 @@ from rich.console import Console
 
 from memwarp_core.data.open_clip import frame_rate_of, open_clip
 from memwarp_core.errors import ConfigError, DataError, MemwarpError
+from memwarp_ros import demo_topics
 from memwarp_ros.demo_report import Published, show_table, write_report
 
 PACKAGE = "memwarp_ros"
@@ -49,7 +50,7 @@ class Processes:
         self._environment = dict(environment)
         self._log_folder = log_folder
         self._children: dict[str, subprocess.Popen[str]] = {}
-        # Per line of any child: its name and the line; None when its output has ended.
+        # Each line that a child says, with its name; None when its output has ended.
         self._lines: queue.Queue[tuple[str, str | None]] = queue.Queue()
 
     def start(self, name: str, command: Sequence[str]) -> None:
@@ -71,7 +72,7 @@ class Processes:
     def wait_for(self, name: str, event: str, timeout_s: float) -> dict[str, Any]:
         """The next report of that event by that child.
 
-        Raises: DemoError if any child ends without having reported "event" as its last deed, or time is up.
+        Raises: DemoError if that child ends without it, any child fails, or time is up.
         """
         deadline = time.monotonic() + timeout_s
         while True:
@@ -84,13 +85,18 @@ class Processes:
                 ) from None
             if line is None:
                 code = self._children[source].wait()
-                if code != 0:
+                if code != 0 or source == name:
                     raise DemoError(
                         f"the {source} ended with exit code {code} before the demo was over; its last output:\n"
                         f"{self._last_output(source)}"
                     )
             elif source == name and line.startswith("{") and json.loads(line).get("event") == event:
                 return json.loads(line)
+
+    def wait_for_end(self, name: str, timeout_s: float) -> None:
+        """Give a child that is done the time to leave in peace."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._children[name].wait(timeout_s)
 
     def tell(self, name: str, line: str) -> None:
         """Write a line to a child's standard input; a child that has ended is reported by wait_for."""
@@ -157,7 +163,7 @@ def run_demo(source: Path, output: Path, seconds: float | None, rate_hz: float |
         record += ["--horizon", str(horizon_s)]
     # The same as launch/detector.launch.py does; `launch` itself is not among the packages that pip has.
     detect = [str(install / "lib" / PACKAGE / "detector_node"), "--ros-args"]
-    detect += ["--params-file", str(parameters_file), "-r", "__node:=detector", "-r", "image:=/camera/image_raw"]
+    detect += ["--params-file", str(parameters_file), "-r", f"image:={demo_topics.IMAGE}"]
 
     with Processes(_environment(), output / "logs") as processes:
         processes.start("node", detect)
@@ -173,6 +179,7 @@ def run_demo(source: Path, output: Path, seconds: float | None, rate_hz: float |
             # The last image may be lost on the way, as best-effort images may be; take what there is.
             processes.tell("recorder", "0")
             processes.wait_for("recorder", "recorded", _RESULT_TIMEOUT_S)
+        processes.wait_for_end("recorder", _RESULT_TIMEOUT_S)
 
     return write_report(
         recording,

@@ -19,10 +19,8 @@ from std_msgs.msg import Header
 from memwarp_core.data.clips import Clip
 from memwarp_core.data.open_clip import frame_rate_of, open_clip
 from memwarp_core.errors import MemwarpError
+from memwarp_ros import demo_topics
 
-IMAGE_TOPIC = "/camera/image_raw"
-COMPRESSED_TOPIC = f"{IMAGE_TOPIC}/compressed"
-CAMERA_INFO_TOPIC = "/camera/camera_info"
 _FRAME_ID = "camera"
 _JPEG_QUALITY = 92
 
@@ -39,9 +37,9 @@ class Player(Node):
         self._frames = frames
         self._period_s = 1 / rate_hz
         qos = QoSProfile(depth=5)
-        self._images = self.create_publisher(Image, IMAGE_TOPIC, qos)
-        self._compressed = self.create_publisher(CompressedImage, COMPRESSED_TOPIC, QoSProfile(depth=100))
-        self._camera_info = self.create_publisher(CameraInfo, CAMERA_INFO_TOPIC, QoSProfile(depth=100))
+        self._images = self.create_publisher(Image, demo_topics.IMAGE, qos)
+        self._compressed = self.create_publisher(CompressedImage, demo_topics.IMAGE_COMPRESSED, QoSProfile(depth=100))
+        self._camera_info = self.create_publisher(CameraInfo, demo_topics.CAMERA_INFO, QoSProfile(depth=100))
         self.published: list[dict[str, int]] = []
         """Per frame: its index and stamp in the clip, and the stamp with which it was published."""
         self._timer = self.create_timer(0.02, self._start_when_heard)

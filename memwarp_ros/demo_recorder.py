@@ -23,15 +23,9 @@ from rosbags.typesys.store import Typestore
 from sensor_msgs.msg import CameraInfo, CompressedImage
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
-from memwarp_ros.demo_player import CAMERA_INFO_TOPIC, COMPRESSED_TOPIC
+from memwarp_ros import demo_topics
 from memwarp_ros.msg import AnticipatedDetections
 from memwarp_ros.parameters import horizon_name
-
-DETECTOR = "/detector"
-"""The node's name: its private topics are below it."""
-DETECTIONS_TOPIC = f"{DETECTOR}/detections"
-ANTICIPATED_TOPIC = f"{DETECTOR}/anticipated"
-LABEL_INFO_TOPIC = f"{DETECTOR}/label_info"
 
 
 class Recorder(Node):
@@ -41,26 +35,23 @@ class Recorder(Node):
         super().__init__("demo_recorder")
         self._writer = writer
         self._types = _known_types()
-        self._newest_stamp_ns = {DETECTIONS_TOPIC: 0, ANTICIPATED_TOPIC: 0}
+        self._newest_stamp_ns = {demo_topics.DETECTIONS: 0, demo_topics.ANTICIPATED: 0}
         detector_topics = {
-            DETECTIONS_TOPIC: Detection2DArray,
-            ANTICIPATED_TOPIC: AnticipatedDetections,
-            LABEL_INFO_TOPIC: LabelInfo,
-            "/diagnostics": DiagnosticArray,
+            demo_topics.DETECTIONS: Detection2DArray,
+            demo_topics.ANTICIPATED: AnticipatedDetections,
+            demo_topics.LABEL_INFO: LabelInfo,
+            demo_topics.DIAGNOSTICS: DiagnosticArray,
         }
         for horizon_s in horizons_s:
-            detector_topics[f"{ANTICIPATED_TOPIC}/{horizon_name(horizon_s)}"] = Detection2DArray
+            detector_topics[f"{demo_topics.ANTICIPATED}/{horizon_name(horizon_s)}"] = Detection2DArray
         self._from_detector = [self._record(topic, kind) for topic, kind in detector_topics.items()]
-        self._record(COMPRESSED_TOPIC, CompressedImage)
-        self._record(CAMERA_INFO_TOPIC, CameraInfo)
+        self._record(demo_topics.IMAGE_COMPRESSED, CompressedImage)
+        self._record(demo_topics.CAMERA_INFO, CameraInfo)
 
     @property
     def hears_detector(self) -> bool:
         """All topics of the detector have a publisher that this recorder is connected to."""
         return all(subscription.get_publisher_count() > 0 for subscription in self._from_detector)
-
-    def silent_topics(self) -> list[str]:
-        return [one.topic_name for one in self._from_detector if one.get_publisher_count() == 0]
 
     def has_results_of(self, stamp_ns: int) -> bool:
         """Detections and anticipated detections of that image, or of a newer one, were received."""

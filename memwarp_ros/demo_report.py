@@ -19,11 +19,8 @@ from memwarp_core.evaluation.horizons import map50_at_their_time, nothing_moved
 from memwarp_core.evaluation.plots import HorizonScores, save_overview
 from memwarp_core.overlay import OverlayVideo
 from memwarp_core.types import Detections, Frame
+from memwarp_ros import demo_topics
 
-# Not imported from the recorder: this module must work where rclpy is not loaded.
-_DETECTIONS_TOPIC = "/detector/detections"
-_ANTICIPATED_TOPIC = "/detector/anticipated"
-_LABEL_INFO_TOPIC = "/detector/label_info"
 _STRIP_LENGTH = 6
 
 
@@ -59,7 +56,7 @@ def read_recording(path: Path) -> Recording:
     Raises: DataError if the node never said which classes it knows, or found time for no image.
     """
     recording = Recording()
-    topics = (_LABEL_INFO_TOPIC, _DETECTIONS_TOPIC, _ANTICIPATED_TOPIC)
+    topics = (demo_topics.LABEL_INFO, demo_topics.DETECTIONS, demo_topics.ANTICIPATED)
     with AnyReader([path]) as reader:
         messages = [
             (topic, time_ns, reader.deserialize(raw, connection.msgtype))
@@ -68,10 +65,10 @@ def read_recording(path: Path) -> Recording:
         ]
     for topic, time_ns, message in messages:
         stamp_ns = _to_ns(message.header.stamp)
-        if topic == _LABEL_INFO_TOPIC:
+        if topic == demo_topics.LABEL_INFO:
             recording.class_names = tuple(one.class_name for one in message.class_map)
             recording.score_threshold = round(message.threshold, 6)
-        elif topic == _DETECTIONS_TOPIC:
+        elif topic == demo_topics.DETECTIONS:
             recording.detections[stamp_ns] = _to_detections(message, recording.class_names)
             recording.received_ns[stamp_ns] = time_ns
         else:
