@@ -1,0 +1,55 @@
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from memwarp_core import ConfigError
+from memwarp_core.models import Detector, DetectorConfig, available_models, load_weights, save_weights
+
+
+@pytest.fixture
+def detector() -> Detector:
+    return Detector(DetectorConfig(name="test", class_names=("ball", "crate")))
+
+
+def test_a_saved_detector_comes_back_with_its_configuration(detector: Detector, tmp_path: Path) -> None:
+    save_weights(detector, tmp_path / "test.safetensors")
+    loaded = load_weights(tmp_path / "test.safetensors")
+    assert loaded.config == detector.config
+    assert not loaded.training
+    for name, weight in detector.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], weight)
+    assert [path.name for path in tmp_path.iterdir()] == ["test.safetensors"]
+
+
+def test_the_shipped_model_loads() -> None:
+    assert "memnet-tiny" in available_models()
+    assert load_weights("memnet-tiny").config.name == "memnet-tiny"
+
+
+def test_an_unknown_model_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="'no-such-model'.*memnet-tiny"):
+        load_weights("no-such-model")
+
+
+def test_a_pickle_is_never_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    path.write_bytes(pickle.dumps({"weights": 1}))
+    with pytest.raises(ConfigError, match="pickled checkpoints.*never loaded"):
+        load_weights(path)
+
+
+def test_weights_without_a_configuration_are_refused(tmp_path: Path) -> None:
+    save_file({"weight": torch.zeros(1)}, tmp_path / "bare.safetensors")
+    with pytest.raises(ConfigError, match="memwarp_config"):
+        load_weights(tmp_path / "bare.safetensors")
+
+
+def test_weights_of_another_architecture_are_refused(detector: Detector, tmp_path: Path) -> None:
+    del detector.memory.aggregate
+    del detector.displacement.refine
+    save_weights(detector, tmp_path / "cut.safetensors")
+    with pytest.raises(ConfigError, match="do not fit"):
+        load_weights(tmp_path / "cut.safetensors")
