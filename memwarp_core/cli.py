@@ -1,6 +1,7 @@
 """The `memwarp` command. Everything heavy is imported inside the commands, so that --help answers at once."""
 
 import enum
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -205,6 +206,60 @@ def simulate(
     from memwarp_core.data.simulation import simulate as render
 
     render(config, output)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe that ships with memwarp (memnet-tiny), or a YAML file.")],
+    data: Annotated[Path, typer.Option(help="CocoVID folder with displacement fields, as `simulate` writes it.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for weights, checkpoints and logs.")],
+    validation: Annotated[
+        Path | None, typer.Option(help="CocoVID folder that is scored now and then; never trained on.")
+    ] = None,
+) -> None:
+    """Train a detector; an interrupted run goes on where it was when it is started again."""
+    from memwarp_core.training.config import find_recipe, read_training_config
+    from memwarp_core.training.train import train as run
+
+    weights = run(read_training_config(find_recipe(recipe)), data, validation, output)
+    _OUTPUT.print(f"the weights are in {weights}", highlight=False)
+
+
+@app.command()
+def evaluate(
+    data: Annotated[Path, typer.Argument(help="CocoVID folder with ground truth.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="A model's name or the path of its weights.")] = (
+        "memnet-tiny"
+    ),
+    horizon: Annotated[list[float] | None, typer.Option(help="Also score anticipation so many seconds ahead.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda:0, ...")] = "auto",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file for all figures.")] = None,
+) -> None:
+    """Score a model on a data set: mAP on clean and degraded frames, per class, and of what it anticipates."""
+    from memwarp_core import load_detector
+    from memwarp_core.data.coco_vid import read_coco_vid
+    from memwarp_core.data.files import write_bytes_whole
+    from memwarp_core.evaluation.evaluate import evaluate as score
+
+    report = score(load_detector(model, device), read_coco_vid(data), horizon or ())
+    table = Table("mAP@0.5", *report["map50"], title=f"{model} on {report['frames']} frames")
+    table.add_row("current frame", *map(_percent, report["map50"].values()))
+    _OUTPUT.print(table)
+    table = Table("class", "AP@0.5")
+    for name, value in report["ap50_per_class"].items():
+        table.add_row(name, _percent(value))
+    _OUTPUT.print(table)
+    if report["anticipation"]:
+        table = Table("anticipation, mAP@0.5", *(f"{h:g} s" for h in horizon or ()))
+        for way, scores in report["anticipation"].items():
+            table.add_row(way, *map(_percent, scores.values()))
+        _OUTPUT.print(table)
+    if output is not None:
+        write_bytes_whole(output, json.dumps(report, indent=1).encode())
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
 
 
 @app.command()

@@ -56,6 +56,18 @@ class TrainingConfig(_Config):
     """How often the validation clips are scored."""
 
 
+RECIPES = Path(__file__).parent / "recipes"
+
+
+def find_recipe(name_or_path: str) -> Path:
+    """The file of a shipped recipe or a user's own. Raises: ConfigError if there is neither."""
+    for path in (Path(name_or_path), RECIPES / f"{name_or_path}.yaml"):
+        if path.is_file():
+            return path
+    known = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
+    raise ConfigError(f"recipe {name_or_path!r}: neither a file nor one that ships with memwarp ({known}).")
+
+
 def read_training_config(path: Path) -> TrainingConfig:
     """Raises: ConfigError naming the file, the key and what was expected."""
     try:

@@ -1,0 +1,108 @@
+"""A whole training in small, on a data set that the test writes itself."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from memwarp_core import ConfigError
+from memwarp_core.data.coco_vid import ClipAnnotations, frame_annotations, write_coco_vid
+from memwarp_core.data.displacement_file import write_displacement
+from memwarp_core.models import DetectorConfig, load_weights
+from memwarp_core.training.config import StageConfig, TrainingConfig, read_training_config
+from memwarp_core.training.packed_clips import pack_clips
+from memwarp_core.training.train import train
+from memwarp_core.types import Frame
+
+RECIPES = Path(__file__).parents[3] / "memwarp_core" / "training" / "recipes"
+NAMES = ("square", "bar")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three clips of four frames, 64x48, one bright object moving right by 8 pixels per frame."""
+    folder = tmp_path_factory.mktemp("data")
+    clips = []
+    for number in range(3):
+        frames = []
+        for t in range(4):
+            name = f"clip_{number}/{t:03d}"
+            box = [8 + 8 * t, 8, 24 + 8 * t, 24 if number % 2 else 40]
+            image = np.full((48, 64, 3), 40, np.uint8)
+            image[box[1] : box[3], box[0] : box[2]] = (220, 60, 60)
+            field = np.zeros((48, 64, 2), np.float32)
+            field[box[1] : box[3], box[0] : box[2], 0] = -8
+            for kind in ("images", "displacement"):
+                (folder / kind / f"clip_{number}").mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(folder / "images" / f"{name}.png"), image[..., ::-1])
+            if t:
+                write_displacement(folder / "displacement" / f"{name}.png", field, np.ones((48, 64), bool))
+            frame = Frame(
+                image=image,
+                stamp_ns=t * 50_000_000,
+                boxes_xyxy=np.array([box], np.float32),
+                labels=np.array([number % 2]),
+                track_ids=np.array([1]),
+            )
+            frames.append(frame_annotations(frame, f"{name}.png"))
+        clips.append(ClipAnnotations(name=f"clip_{number}", frames=tuple(frames)))
+    write_coco_vid(folder, clips, NAMES)
+    return folder
+
+
+def small(names: tuple[str, ...] = NAMES) -> TrainingConfig:
+    stage = StageConfig(name="frames", trains="frames", epochs=2, steps_per_epoch=2, batch_size=2, warmup_steps=1)
+    memory = stage.model_copy(update={"name": "memory", "trains": "memory", "frames": 3, "evidence_dropping": 0.5})
+    return TrainingConfig(detector=DetectorConfig(name="small", class_names=names, short_side=48), stages=(stage, memory))
+
+
+def test_packed_clips_hold_what_the_data_set_says(data: Path) -> None:
+    clips, names = pack_clips(data)
+    assert names == NAMES
+    assert [len(clip.images) for clip in clips] == [4, 4, 4]
+    clip = clips[1]
+    assert clip.images[2, 10, 25].tolist() == [220, 60, 60]
+    assert clip.boxes_xyxy[2].tolist() == [[24, 8, 40, 24]]
+    assert clip.labels[2].tolist() == [1]
+    assert clip.displacement[2, :, 1, 3].tolist() == [-1, 0]
+    assert not clip.valid[0].any() and clip.valid[1:].all()
+
+
+@pytest.mark.slow
+def test_a_training_goes_through_its_stages_and_goes_on_where_it_was_stopped(data: Path, tmp_path: Path) -> None:
+    torch.set_num_threads(2)
+    weights = train(small(), data, data, tmp_path / "run")
+    trained = load_weights(weights)
+    assert trained.config.name == "small"
+    assert (tmp_path / "run" / "frames.safetensors").is_file()
+    assert (tmp_path / "run" / "memory" / "validation.jsonl").is_file()
+
+    # Stopped after the first stage and the first half of the second: the same weights in the end.
+    (tmp_path / "run" / "memory.safetensors").unlink()
+    train(small(), data, data, tmp_path / "run")
+    for name, weight in trained.state_dict().items():
+        torch.testing.assert_close(load_weights(weights).state_dict()[name], weight)
+
+
+@pytest.mark.slow
+def test_other_class_names_or_another_run_in_the_folder_are_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="class_names"):
+        train(small(("cat", "dog")), data, None, tmp_path / "run")
+    with pytest.raises(ConfigError, match="another configuration"):
+        train(small(), data, None, tmp_path / "run")
+
+
+def test_every_recipe_is_valid() -> None:
+    recipes = list(RECIPES.glob("*.yaml"))
+    assert recipes
+    for path in recipes:
+        assert read_training_config(path).detector.name == path.stem
+
+
+def test_an_unknown_key_in_a_recipe_is_refused_with_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text((RECIPES / "memnet-tiny.yaml").read_text() + "\nmomentum: 0.9\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml(.|\n)*momentum"):
+        read_training_config(path)
