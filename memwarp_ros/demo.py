@@ -32,6 +32,8 @@ from memwarp_ros.demo_report import Published, show_table, write_report
 PACKAGE = "memwarp_ros"
 _START_TIMEOUT_S = 180.0
 """Until the node has loaded its model; the first import of torch on a cold disk takes most of it."""
+PATIENCE_S = 10.0
+"""For each way of asking a child to end."""
 _RESULT_TIMEOUT_S = 20.0
 """From the last image to its results."""
 
@@ -98,6 +100,10 @@ class Processes:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._children[name].wait(timeout_s)
 
+    def exit_code(self, name: str) -> int | None:
+        """None while it runs."""
+        return self._children[name].poll()
+
     def tell(self, name: str, line: str) -> None:
         """Write a line to a child's standard input; a child that has ended is reported by wait_for."""
         pipe = self._children[name].stdin
@@ -118,7 +124,7 @@ class Processes:
                 child.send_signal(stop)
             for child in running:
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    child.wait(timeout=10)
+                    child.wait(PATIENCE_S)
 
     def _read(self, name: str, child: "subprocess.Popen[str]") -> None:
         assert child.stdout is not None
@@ -163,7 +169,8 @@ def run_demo(source: Path, output: Path, seconds: float | None, rate_hz: float |
         record += ["--horizon", str(horizon_s)]
     # The same as launch/detector.launch.py does; `launch` itself is not among the packages that pip has.
     detect = [str(install / "lib" / PACKAGE / "detector_node"), "--ros-args"]
-    detect += ["--params-file", str(parameters_file), "-r", f"image:={demo_topics.IMAGE}"]
+    detect += ["-r", "__node:=detector", "--params-file", str(parameters_file)]
+    detect += ["-r", f"image:={demo_topics.IMAGE}", "--log-level", "info"]
 
     with Processes(_environment(), output / "logs") as processes:
         processes.start("node", detect)
@@ -205,7 +212,7 @@ def _environment() -> dict[str, str]:
     """This process's, but confined to this machine and to a ROS domain that hardly anybody else is in."""
     confined = {
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-        "ROS_DOMAIN_ID": str(1 + os.getpid() % 100),
+        "ROS_DOMAIN_ID": str(80 + os.getpid() % 20),
         "PYTHONUNBUFFERED": "1",
     }
     if os.environ.get("ROS_DISTRO") == "humble":  # does not know the discovery range yet

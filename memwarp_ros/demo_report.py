@@ -103,7 +103,7 @@ def write_report(
     Returns: what is in summary.json.
     """
     recording = read_recording(recording_file)
-    summary = _summarize(recording, clip, published, rate_hz)
+    summary = summarize(recording, clip, published, rate_hz)
     strip, captions = _write_overlay(output / "overlay.mp4", recording, clip, published, rate_hz, shown_score)
     scores = None
     if summary["map50"] is not None:
@@ -131,21 +131,21 @@ def show_table(summary: dict[str, Any], output: Path, console: Console) -> None:
     frames = summary["frames"]
     table.add_row("frames published / processed / dropped", " / ".join(str(value) for value in frames.values()))
     latency = " / ".join(f"{value:.0f}" for value in summary["latency_ms"].values())
-    table.add_row("latency p50 / p95 / p99, publishing to detections", f"{latency} ms")
+    table.add_row("latency p50 / p95 / p99", f"{latency} ms from publishing to detections")
     if summary["map50"] is not None:
         table.add_row("mAP@0.5 now", f"{summary['map50']:.3f}")
         for one in summary["anticipated"]:
             values = (one["map50"], one["map50_nothing_moved"])
             shown = ["-" if value is None else f"{value:.3f}" for value in values]
-            table.add_row(
-                f"mAP@0.5 anticipated {one['horizon_s']:g} s before", f"{shown[0]} ({shown[1]} if nothing moved)"
-            )
+            label = f"mAP@0.5 said {one['horizon_s']:g} s before"
+            table.add_row(label, f"{shown[0]} ({shown[1]} if nothing had moved)")
     console.print(table)
     for name in ("overlay.mp4", "overview.png", "detections.mcap", "summary.json"):
         console.print(f"  {output / name}", highlight=False, soft_wrap=True)
 
 
-def _summarize(recording: Recording, clip: Clip, published: Sequence[Published], rate_hz: float) -> dict[str, Any]:
+def summarize(recording: Recording, clip: Clip, published: Sequence[Published], rate_hz: float) -> dict[str, Any]:
+    """The numbers of a run, ready for JSON; mAP is None where the clip has no ground truth."""
     class_names, truths = _truths(clip, published, recording.class_names)
     current = list(recording.detections.values())
     latencies_ms = _latencies_ms(recording)

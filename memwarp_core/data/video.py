@@ -39,9 +39,7 @@ class VideoClip:
         self._source = _ImageFolder(self.path) if self.path.is_dir() else _VideoFile(self.path)
         claimed = self._source.frame_rate_hz if frame_rate_hz is None else frame_rate_hz
         if not (math.isfinite(claimed) and claimed > 0):
-            raise DataError(
-                f"{self.path}: the frame rate must be above 0 Hz, got {claimed}; give the right one."
-            )
+            raise DataError(f"{self.path}: the frame rate must be above 0 Hz, got {claimed}; give the right one.")
         self.frame_rate_hz = claimed
 
     def __len__(self) -> int:
@@ -95,9 +93,7 @@ class _VideoFile:
         self._path = path
         self._capture = cv2.VideoCapture(str(path))
         if not self._capture.isOpened() or not self._capture.grab():
-            raise DataError(
-                f"{path}: not a video that OpenCV can decode; convert it, for example to H.264 in an .mp4."
-            )
+            raise DataError(f"{path}: not a video that OpenCV can decode; convert it, for example to H.264 in an .mp4.")
         self._next = 1
         self.frame_rate_hz = self._capture.get(cv2.CAP_PROP_FPS)
         self.count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
@@ -148,9 +144,7 @@ class VideoWriter:
             if not self._writer.isOpened():
                 raise DataError(f"{self._path}: cannot write a video here; check folder and free space.")
         if (width, height) != self._size:
-            raise DataError(
-                f"{self._path}: frames must stay {self._size}, got {(width, height)}; crop or pad them."
-            )
+            raise DataError(f"{self._path}: frames must stay {self._size}, got {(width, height)}; crop or pad them.")
         self._writer.write(cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR))
 
     def __enter__(self) -> "VideoWriter":

@@ -1,0 +1,122 @@
+"""The memwarp command as a person meets it: files in, files out, one clear message when something is wrong."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from pycocotools.coco import COCO
+from typer.testing import CliRunner
+
+from memwarp_core.cli import app
+from memwarp_core.data.bags import read_bag
+from memwarp_core.data.coco_results import write_coco_results
+from memwarp_core.data.video import VideoClip, VideoWriter
+from memwarp_core.models import available_models
+from memwarp_core.types import Detections
+
+FRAMES = 4
+
+
+@pytest.fixture
+def runner() -> CliRunner:
+    return CliRunner()
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    """A red square that moves over a gray floor."""
+    path = tmp_path / "moving.mp4"
+    with VideoWriter(path, 10) as writer:
+        for index in range(FRAMES):
+            image = np.full((96, 160, 3), 110, np.uint8)
+            image[30:70, 10 + 20 * index : 50 + 20 * index] = (200, 30, 30)
+            writer.write(image)
+    return path
+
+
+def test_detect_writes_video_and_coco_results(runner: CliRunner, video: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    arguments = ["detect", str(video), "--output", str(output), "--device", "cpu", "--score", "0", "--horizon", "0.2"]
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    written = sorted(file.name for file in output.iterdir())
+    assert written == ["anticipated_h200ms.json", "detections.json", "overlay.mp4"]
+
+    overlay = VideoClip(output / "overlay.mp4")
+    assert len(overlay) == FRAMES and overlay.frame_rate_hz == 10
+    assert overlay[0].image.shape[1] == 960  # enlarged six times
+
+    current = json.loads((output / "detections.json").read_text())
+    assert {entry["image_id"] for entry in current} == set(range(1, FRAMES + 1))
+    assert set(current[0]) == {"image_id", "category_id", "category_name", "bbox", "score", "stamp_ns"}
+    assert {entry["stamp_ns"] for entry in current} == {index * 100_000_000 for index in range(FRAMES)}
+    later = json.loads((output / "anticipated_h200ms.json").read_text())
+    assert {entry["stamp_ns"] for entry in later if entry["image_id"] == 1} == {200_000_000}
+
+
+def test_detect_reads_a_folder_at_the_given_rate_and_writes_a_bag(runner: CliRunner, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for index in range(3):
+        cv2.imwrite(str(folder / f"{index}.png"), np.full((64, 64, 3), 50 * index, np.uint8))
+    arguments = ["detect", str(folder), "-o", str(tmp_path / "out"), "--rate", "5", "--save", "bag", "--score", "0"]
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["bag"]
+    clip = read_bag(tmp_path / "out" / "bag", ground_truth_topic="/detector/detections")
+    assert [frame.stamp_ns for frame in map(clip.__getitem__, range(len(clip)))] == [0, 200_000_000, 400_000_000]
+    topics = {connection.topic for connection in clip.reader.connections}
+    assert {"/detector/detections", "/detector/anticipated/h100ms", "/detector/label_info"} <= topics
+    clip.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "message"),
+    [
+        (["detect", "missing.mp4"], 1, "missing.mp4: no such file or folder"),
+        (["detect", "{video}", "--model", "yolo"], 1, "neither a file nor a model"),
+        (["detect", "{video}", "--device", "toaster"], 1, "toaster"),
+        (["detect", "{video}", "--rate", "0"], 1, "frame rate must be above 0"),
+        (["detect", "{video}", "--score", "2"], 2, "--score"),
+        (["detect", "{video}", "--save", "tapes"], 2, "tapes"),
+        (["detect"], 2, "INPUT"),
+        (["simulate", "-o", "{out}", "--clips", "0"], 1, "clips must be at least 1"),
+        (["frobnicate"], 2, "frobnicate"),
+    ],
+)
+def test_errors_are_one_message_without_traceback(
+    runner: CliRunner, video: Path, tmp_path: Path, arguments: list[str], exit_code: int, message: str
+) -> None:
+    filled = [argument.format(video=video, out=tmp_path / "out") for argument in arguments]
+    if filled[0] == "detect":
+        filled += ["--output", str(tmp_path / "out")]
+    result = runner.invoke(app, filled)
+    assert result.exit_code == exit_code
+    assert message in result.output
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_models_lists_what_ships(runner: CliRunner) -> None:
+    result = runner.invoke(app, ["models"])
+    assert result.exit_code == 0, result.output
+    assert available_models() and all(name in result.output for name in available_models())
+
+
+def test_coco_results_are_what_pycocotools_reads(tmp_path: Path) -> None:
+    one = Detections(
+        boxes_xyxy=torch.tensor([[1.0, 2.0, 11.0, 22.0]]),
+        scores=torch.tensor([0.75]),
+        labels=torch.tensor([1]),
+        stamp_ns=5,
+    )
+    write_coco_results(tmp_path / "detections.json", [7], [one], ["ball", "crate"])
+    truth = COCO()
+    truth.dataset = {"images": [{"id": 7}], "annotations": [], "categories": [{"id": 2, "name": "crate"}], "info": {}}
+    truth.createIndex()
+    (loaded,) = truth.loadRes(str(tmp_path / "detections.json")).loadAnns([1])
+    assert (loaded["image_id"], loaded["category_id"], loaded["bbox"]) == (7, 2, [1.0, 2.0, 10.0, 20.0])
+    assert loaded["score"] == 0.75
