@@ -23,6 +23,7 @@ from memwarp_core.types import Detections
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 
 _PADDING_GREY = 127
+_LARGEST_ASPECT_RATIO = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,7 +92,7 @@ class VideoDetector:
             state: what `start` or the last `step` returned.
         Returns: detections, best first, in pixels of `image`, on this detector's device; and the next state.
         Raises:
-            DataError: the image is not (H, W, 3) uint8.
+            DataError: the image is not (H, W, 3) uint8, or a strip with sides of a ratio over 8.
             StaleFrameError: the stamp is not newer than the state's.
         """
         state = self._continue_or_restart(image, stamp_ns, state)
@@ -196,6 +197,11 @@ class VideoDetector:
     def _continue_or_restart(self, image: np.ndarray, stamp_ns: int, state: DetectorState) -> DetectorState:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
             raise DataError(f"image must be (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}; convert it first.")
+        if max(image.shape[:2]) > _LARGEST_ASPECT_RATIO * min(image.shape[:2]):
+            raise DataError(
+                f"image is {image.shape[1]}x{image.shape[0]}; expected sides of a ratio up to {_LARGEST_ASPECT_RATIO}. "
+                "The shorter side is scaled to the network's, so a strip would become huge; cut it into pieces."
+            )
         if state.stamp_ns is None:
             return state
         if stamp_ns <= state.stamp_ns:

@@ -119,6 +119,11 @@ def test_what_is_no_rgb_image_is_refused(detector: VideoDetector, image: np.ndar
         detector.step(image, 0, detector.start())
 
 
+def test_a_strip_is_refused_instead_of_scaled_to_a_giant(detector: VideoDetector) -> None:
+    with pytest.raises(DataError, match="1000x2"):
+        detector.step(np.zeros((2, 1000, 3), np.uint8), 0, detector.start())
+
+
 @pytest.mark.parametrize("source", ["features", "boxes"])
 def test_anticipations_have_the_stamps_of_their_horizons(detector: VideoDetector, source: str) -> None:
     _, state = run(detector, images(3))
