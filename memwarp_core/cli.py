@@ -2,7 +2,7 @@
 
 import enum
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +18,15 @@ from memwarp_core.data.simulation.config import SimulationConfig
 from memwarp_core.errors import DataError, MemwarpError
 
 if TYPE_CHECKING:
+    from memwarp_core.data.bags import BagWriter
     from memwarp_core.data.clips import Clip
     from memwarp_core.types import Detections, Frame
 
 _OUTPUT = Console()
 _ERRORS = Console(stderr=True)
 _SIMULATION = SimulationConfig()
+_SPLITS = ("all", "clean", "degraded")
+"""Of frames; see evaluation/evaluate.py."""
 
 
 class _Commands(TyperGroup):
@@ -140,17 +143,14 @@ def detect(
                 video.add(frame.image, frame.stamp_ns, current[-1], anticipated[-1])
             if bag is not None:
                 bag.write_compressed_image(frame.image, frame.stamp_ns)
-                for topic, one in zip(bag_topics, [current[-1], *anticipated[-1]], strict=True):
-                    names = [detector.class_names[label] for label in one.labels.tolist()]
-                    bag.write_detections(
-                        one.boxes_xyxy.numpy(), names, one.stamp_ns, scores=one.scores.numpy(), topic=topic
-                    )
+                said = dict(zip(bag_topics, [current[-1], *anticipated[-1]], strict=True))
+                _write_to_bag(bag, said, detector.class_names)
 
     if Save.JSON in save:
         ids = range(1, len(current) + 1)
         write_coco_results(output / "detections.json", ids, current, detector.class_names)
-        for name, said in zip(horizon_names, zip(*anticipated, strict=True), strict=False):
-            write_coco_results(output / f"anticipated_{name}.json", ids, said, detector.class_names)
+        for name, later in zip(horizon_names, zip(*anticipated, strict=True), strict=False):
+            write_coco_results(output / f"anticipated_{name}.json", ids, later, detector.class_names)
     _OUTPUT.print(f"{len(current)} frames; results are in {output}", highlight=False)
 
 
@@ -266,17 +266,35 @@ def _percent(value: float | None) -> str:
 def models() -> None:
     """List the models that ship with memwarp."""
     from memwarp_core.models import available_models, load_weights
+    from memwarp_core.models.zoo import WEIGHTS_FOLDER
 
     names = available_models()
     if not names:
         raise DataError("no model ships with this copy of memwarp; install it whole, with its weights.")
-    table = Table("model", "version", "parameters", "classes", "held-out mAP@0.5")
+    table = Table("model", "version", "parameters", "classes", *(f"mAP@0.5 {split}" for split in _SPLITS))
     for name in names:
         detector = load_weights(name)
         parameters = sum(parameter.numel() for parameter in detector.parameters())
         config = detector.config
-        table.add_row(name, config.version, f"{parameters / 1e6:.2f} M", ", ".join(config.class_names), "")
+        # The report of `memwarp evaluate` on held-out clips; the model card beside it says which.
+        report = WEIGHTS_FOLDER / f"{name}.json"
+        scores = json.loads(report.read_text())["map50"] if report.is_file() else {}
+        table.add_row(
+            name,
+            config.version,
+            f"{parameters / 1e6:.2f} M",
+            ", ".join(config.class_names),
+            *(_percent(scores.get(split)) for split in _SPLITS),
+        )
     _OUTPUT.print(table)
+    _OUTPUT.print(f"mAP in percent, on held-out clips; the model cards are in {WEIGHTS_FOLDER}", highlight=False)
+
+
+def _write_to_bag(bag: "BagWriter", said: dict[str, "Detections"], class_names: Sequence[str]) -> None:
+    """Write detections under their topics."""
+    for topic, one in said.items():
+        names = [class_names[label] for label in one.labels.tolist()]
+        bag.write_detections(one.boxes_xyxy.numpy(), names, one.stamp_ns, scores=one.scores.numpy(), topic=topic)
 
 
 def _above(detections: "Detections", score: float) -> "Detections":
