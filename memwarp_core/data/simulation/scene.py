@@ -349,7 +349,13 @@ class Launcher:
         if not self._may_be_seen(position, item.built.radius_m, now_s):
             self._start_outside(data, item, now_s)
             return
-        if item.motion == "walking" or np.linalg.norm(data.qvel[item.dof : item.dof + 3]) > 0.3:
+        if np.linalg.norm(data.qvel[item.dof : item.dof + 3]) > 0.3:
+            return
+        facing, up = _turned(data.qpos[item.qpos + 3 : item.qpos + 7])
+        if "walking" in item.built.motions and up[2] > 0.7:
+            # What stands in its way may be in front or behind; it can go both ways.
+            way = 1.0 if self.rng.uniform() < 0.5 else -1.0
+            data.qvel[item.dof : item.dof + 2] = way * self.rng.uniform(0.4, 1.2) * facing[:2]
             return
         center = self._point_in_view(item, now_s + 0.8)
         away = center[:2] - position[:2]
@@ -433,6 +439,13 @@ def _about_z(angle: float) -> np.ndarray:
 def _random_rotation(rng: np.random.Generator) -> np.ndarray:
     quat = rng.normal(size=4)
     return np.asarray(quat / np.linalg.norm(quat))
+
+
+def _turned(quat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The x axis and the z axis of a body with that orientation, in the world."""
+    matrix = np.zeros(9)
+    mujoco.mju_quat2Mat(matrix, quat)
+    return matrix[0::3], matrix[2::3]
 
 
 def _product(first: np.ndarray, second: tuple[float, float, float, float]) -> np.ndarray:
