@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from typer.core import TyperGroup
 
 from memwarp_core.data.simulation.config import SimulationConfig
@@ -271,7 +271,7 @@ def models() -> None:
     names = available_models()
     if not names:
         raise DataError("no model ships with this copy of memwarp; install it whole, with its weights.")
-    table = Table("model", "version", "parameters", "classes", *(f"mAP@0.5 {split}" for split in _SPLITS))
+    table = Table(Column("model", no_wrap=True), "version", Column("weights", no_wrap=True), "classes", *_SPLITS)
     for name in names:
         detector = load_weights(name)
         parameters = sum(parameter.numel() for parameter in detector.parameters())
@@ -287,7 +287,8 @@ def models() -> None:
             *(_percent(scores.get(split)) for split in _SPLITS),
         )
     _OUTPUT.print(table)
-    _OUTPUT.print(f"mAP in percent, on held-out clips; the model cards are in {WEIGHTS_FOLDER}", highlight=False)
+    _OUTPUT.print("all, clean, degraded: mAP@0.5 in percent on such frames of clips that no training has seen.")
+    _OUTPUT.print(f"The model cards are in {WEIGHTS_FOLDER}", highlight=False, soft_wrap=True)
 
 
 def _write_to_bag(bag: "BagWriter", said: dict[str, "Detections"], class_names: Sequence[str]) -> None:
