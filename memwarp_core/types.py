@@ -1,9 +1,14 @@
 """Values that cross the borders between the parts of memwarp."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor  # loading torch takes seconds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
