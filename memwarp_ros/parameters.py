@@ -79,9 +79,9 @@ class DetectorParameters:
         for name, choices in (("image_transport", _IMAGE_TRANSPORTS), ("image_qos", _IMAGE_QOS)):
             if getattr(self, name) not in choices:
                 raise ConfigError(f"parameter {name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
-        milliseconds = [round(horizon_s * 1000) for horizon_s in self.horizons_s]
         in_range = all(0.001 <= horizon_s <= _LONGEST_HORIZON_S for horizon_s in self.horizons_s)
-        if not in_range or milliseconds != sorted(set(milliseconds)):
+        names = [horizon_name(horizon_s) for horizon_s in self.horizons_s] if in_range else []
+        if not in_range or list(self.horizons_s) != sorted(self.horizons_s) or len(set(names)) < len(names):
             raise ConfigError(
                 f"parameter horizons_s must be increasing seconds, at least 0.001 apart, above 0 and at most "
                 f"{_LONGEST_HORIZON_S}, got {list(self.horizons_s)}."

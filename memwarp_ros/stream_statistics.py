@@ -68,7 +68,7 @@ class StreamStatistics:
         if not enabled:
             message = "disabled"
         elif new_refused:
-            level, message = DiagnosticStatus.WARN, f"{new_refused} images refused"
+            level, message = DiagnosticStatus.WARN, f"images refused: {new_refused}"
         elif silence_s > _SILENCE_S:
             level, message = DiagnosticStatus.WARN, f"no image for {silence_s:.0f} s"
         values = {

@@ -1,0 +1,286 @@
+"""The node in its own process and ROS domain: real images go in, what arrives is looked at."""
+
+import signal
+from array import array
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from ament_index_python.packages import get_package_share_directory
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import DescribeParameters, SetParameters
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+from std_srvs.srv import SetBool, Trigger
+from vision_msgs.msg import Detection2DArray, LabelInfo
+
+from memwarp_core import load_detector
+from memwarp_ros.conversions import image_to_rgb, ns_to_stamp, rgb_to_image, stamp_to_ns
+from memwarp_ros.msg import AnticipatedDetections
+
+pytestmark = pytest.mark.slow
+
+HEIGHT, WIDTH = 192, 320
+START_NS = 1_700_000_000_050_000_007
+FRAME_NS = 50_000_000
+TOPIC = "/camera/image_raw"
+LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
+
+
+def scene(index: int) -> np.ndarray:
+    """(192, 320, 3) RGB: a texture that moves two pixels per frame."""
+    texture = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    return np.roll(cv2.GaussianBlur(texture, (0, 0), 3), 2 * index, axis=1)
+
+
+def header(index: int) -> Header:
+    return Header(stamp=ns_to_stamp(START_NS + index * FRAME_NS), frame_id="camera_optical_frame")
+
+
+def frame(index: int) -> Image:
+    return rgb_to_image(scene(index), header(index))
+
+
+def set_parameter(client, name: str, value: float):
+    parameter = Parameter(name=name, value=ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=value))
+    request = SetParameters.Request(parameters=[parameter])
+    return client.call(SetParameters, "/detector/set_parameters", request).results[0]
+
+
+def latest_values(reports: list[DiagnosticArray]) -> dict[str, int]:
+    """The counts of the newest diagnostic report."""
+    if not reports:
+        return {}
+    return {pair.key: int(pair.value) for pair in reports[-1].status[0].values if pair.value.isdigit()}
+
+
+def test_every_image_is_answered_under_its_own_header(start_detector, client) -> None:
+    start_detector("-r", f"image:={TOPIC}", "-p", "score_threshold:=0.0")
+    camera = client.publisher(Image, TOPIC)
+    current = client.collect(Detection2DArray, "/detector/detections")
+    anticipated = client.collect(AnticipatedDetections, "/detector/anticipated")
+    alone = {
+        milliseconds: client.collect(Detection2DArray, f"/detector/anticipated/h{milliseconds}ms")
+        for milliseconds in (100, 200, 400)
+    }
+    class_names = set(load_detector(device="cpu").class_names)
+
+    for index in range(3):
+        camera.publish(frame(index))
+        everything = [current, anticipated, *alone.values()]
+        client.until(lambda n=index + 1, e=everything: all(len(m) == n for m in e), f"the answers to image {index}")
+
+        assert current[-1].header == header(index)
+        assert len(current[-1].detections) > 0
+        for detection in current[-1].detections:
+            assert detection.header == header(index)
+            assert detection.id == ""
+            assert detection.results[0].hypothesis.class_id in class_names
+            assert 0 <= detection.results[0].hypothesis.score <= 1
+            centre, box = detection.bbox.center.position, detection.bbox
+            assert box.size_x > 0 and box.size_y > 0
+            assert centre.x - box.size_x / 2 >= 0 and centre.x + box.size_x / 2 <= WIDTH
+            assert centre.y - box.size_y / 2 >= 0 and centre.y + box.size_y / 2 <= HEIGHT
+
+        assert anticipated[-1].header == header(index)
+        assert anticipated[-1].model == "memnet-tiny"
+        assert len(anticipated[-1].horizons) == 3
+        for at_horizon, (milliseconds, messages) in zip(anticipated[-1].horizons, alone.items(), strict=True):
+            target_ns = stamp_to_ns(header(index).stamp) + milliseconds * 1_000_000
+            assert stamp_to_ns(at_horizon.horizon) == milliseconds * 1_000_000
+            assert stamp_to_ns(at_horizon.target_stamp) == target_ns
+            assert stamp_to_ns(at_horizon.detections.header.stamp) == target_ns
+            assert at_horizon.detections.header.frame_id == "camera_optical_frame"
+            assert messages[-1] == at_horizon.detections
+
+
+def test_label_info_reaches_a_late_subscriber(start_detector, client) -> None:
+    start_detector("-r", f"image:={TOPIC}")
+    client.publisher(Image, TOPIC)  # returns when the node is up and listens
+    labels = client.collect(LabelInfo, "/detector/label_info", LATCHED)
+    client.until(lambda: labels, "label info")
+    names = [entry.class_name for entry in labels[0].class_map]
+    assert names == list(load_detector(device="cpu").class_names)
+    assert [entry.class_id for entry in labels[0].class_map] == list(range(len(names)))
+
+
+def test_threshold_changes_while_the_node_runs_and_empty_arrays_are_published(start_detector, client) -> None:
+    start_detector("-r", f"image:={TOPIC}", "-p", "score_threshold:=0.0")
+    camera = client.publisher(Image, TOPIC)
+    current = client.collect(Detection2DArray, "/detector/detections")
+    labels = client.collect(LabelInfo, "/detector/label_info", LATCHED)
+    camera.publish(frame(0))
+    client.until(lambda: current, "detections")
+    assert len(current[0].detections) > 0
+
+    assert set_parameter(client, "score_threshold", 1.0).successful
+    camera.publish(frame(1))
+    client.until(lambda: len(current) == 2, "detections")
+    assert current[1].header == header(1)
+    assert len(current[1].detections) == 0
+    client.until(lambda: labels and labels[-1].threshold == 1.0, "label info with the new threshold")
+
+    refused = set_parameter(client, "score_threshold", 1.5)
+    assert not refused.successful
+    assert "score_threshold" in refused.reason and "1.5" in refused.reason
+
+
+def test_refused_images_are_counted_and_the_node_lives_on(start_detector, client) -> None:
+    detector = start_detector("-r", f"image:={TOPIC}")
+    camera = client.publisher(Image, TOPIC)
+    current = client.collect(Detection2DArray, "/detector/detections")
+    reports = client.collect(DiagnosticArray, "/diagnostics")
+
+    unknown, wrong_step, truncated, empty = (frame(index) for index in range(4))
+    unknown.encoding = "yuv422"
+    wrong_step.step -= 1
+    truncated.data = truncated.data[:-1]
+    empty.width, empty.height, empty.step, empty.data = 0, 0, 0, array("B")
+    for count, damaged in enumerate([unknown, wrong_step, truncated, empty, Image()], start=1):
+        camera.publish(damaged)
+        client.until(
+            lambda n=count: latest_values(reports).get("images refused") == n, f"a report of {count} refused images"
+        )
+    assert f"{TOPIC}: image of {START_NS / 1e9:.3f} s refused (1 so far): image encoding" in detector.log
+
+    camera.publish(frame(5))
+    client.until(lambda: current, "detections of a good image")
+    assert [message.header for message in current] == [header(5)]
+
+
+def test_a_recording_that_begins_again_gets_a_new_memory(start_detector, client) -> None:
+    start_detector("-r", f"image:={TOPIC}")
+    camera = client.publisher(Image, TOPIC)
+    current = client.collect(Detection2DArray, "/detector/detections")
+    reports = client.collect(DiagnosticArray, "/diagnostics")
+    for count, index in enumerate([20, 21, 0, 1], start=1):
+        camera.publish(frame(index))
+        client.until(lambda n=count: len(current) == n, f"answer {count}")
+    assert [message.header for message in current] == [header(index) for index in (20, 21, 0, 1)]
+
+    camera.publish(frame(1))
+    client.until(lambda: latest_values(reports).get("images refused") == 1, "the repeated image to be refused")
+    assert latest_values(reports)["memory restarts"] == 1
+    assert len(current) == 4
+
+
+def test_the_newest_image_wins_and_the_others_are_counted(start_detector, client) -> None:
+    start_detector("-r", f"image:={TOPIC}")
+    camera = client.publisher(Image, TOPIC)
+    current = client.collect(Detection2DArray, "/detector/detections")
+    reports = client.collect(DiagnosticArray, "/diagnostics")
+    sent = 60
+    for index in range(sent):
+        camera.publish(frame(index))
+    client.until(lambda: current and current[-1].header == header(sent - 1), "the answer to the last image")
+    stamps = [stamp_to_ns(message.header.stamp) for message in current]
+    assert stamps == sorted(stamps)
+    assert len(current) < sent
+
+    client.until(lambda: latest_values(reports).get("images processed") == len(current), "a report of all images")
+    counts = latest_values(reports)
+    assert counts["images received"] == len(current)
+    # Those that were dropped before the first one that arrived have no number to be missed by.
+    assert sent - 2 <= counts["images dropped"] + len(current) <= sent
+
+
+def test_services_answer_while_images_are_processed(start_detector, client) -> None:
+    start_detector("-r", f"image:={TOPIC}")
+    camera = client.publisher(Image, TOPIC)
+    current = client.collect(Detection2DArray, "/detector/detections")
+    stream = iter(range(1_000_000))
+    client.node.create_timer(0.02, lambda: camera.publish(frame(next(stream))))
+    client.until(lambda: len(current) >= 2, "a running stream")
+
+    assert client.call(Trigger, "/detector/reset", Trigger.Request()).success
+    assert client.call(SetBool, "/detector/enable", SetBool.Request(data=False)).message == "disabled"
+    client.until(lambda: client.node.count_subscribers(TOPIC) == 0, "the node to stop listening")
+    assert client.call(SetBool, "/detector/enable", SetBool.Request(data=True)).message == "enabled"
+    before = len(current)
+    client.until(lambda: len(current) > before, "answers again")
+
+
+def test_compressed_images_follow_the_remapping_and_are_drawn_on_for_who_listens(start_detector, client) -> None:
+    start_detector("-r", f"image:={TOPIC}", "-p", "image_transport:=compressed", "-p", "score_threshold:=0.0")
+    camera = client.publisher(CompressedImage, f"{TOPIC}/compressed")
+    current = client.collect(Detection2DArray, "/detector/detections")
+    _, jpeg = cv2.imencode(".jpg", scene(0))
+    camera.publish(CompressedImage(header=header(0), format="jpeg", data=array("B", jpeg.tobytes())))
+    client.until(lambda: current, "detections")
+    assert current[0].header == header(0)
+
+    drawn = client.collect(Image, "/detector/debug_image")
+    client.until(
+        lambda: client.node.count_subscribers("/detector/debug_image") and camera.get_subscription_count(), "matches"
+    )
+
+    # The node may hear of the new listener a moment after the test did, so images are sent until one comes back.
+    stream = iter(range(1, 1_000_000))
+
+    def send() -> None:
+        camera.publish(CompressedImage(header=header(next(stream)), format="jpeg", data=array("B", jpeg.tobytes())))
+
+    client.node.create_timer(0.2, send)
+    client.until(lambda: drawn, "a debug image")
+    assert stamp_to_ns(drawn[0].header.stamp) in [stamp_to_ns(message.header.stamp) for message in current]
+    picture = image_to_rgb(drawn[0])
+    assert picture.shape == (HEIGHT, WIDTH, 3)
+    assert np.abs(picture.astype(int) - scene(0)[..., ::-1]).max() > 50, "nothing was drawn"
+
+
+def test_every_parameter_has_a_default_in_the_installed_file_and_says_what_it_means(start_detector, client) -> None:
+    start_detector()
+    with open(f"{get_package_share_directory('memwarp_ros')}/config/detector.yaml") as file:
+        defaults = yaml.safe_load(file)["/**"]["ros__parameters"]
+    response = client.call(
+        DescribeParameters, "/detector/describe_parameters", DescribeParameters.Request(names=list(defaults))
+    )
+    assert [descriptor.name for descriptor in response.descriptors] == list(defaults)
+    for descriptor in response.descriptors:
+        assert descriptor.type != ParameterType.PARAMETER_NOT_SET, f"{descriptor.name} is not a parameter"
+        assert descriptor.description, f"{descriptor.name} is not described"
+        assert descriptor.read_only == (descriptor.name not in ("score_threshold", "max_detections"))
+
+
+@pytest.mark.parametrize(
+    ("argument", "reason"),
+    [
+        ("model:=no-such-model", "no-such-model"),
+        ("score_threshold:=2.0", "score_threshold"),
+    ],
+)
+def test_node_that_cannot_start_says_why_and_fails(start_detector, argument: str, reason: str) -> None:
+    detector = start_detector("-p", argument)
+    assert detector.wait() == 1
+    assert reason in detector.log
+    assert "Traceback" not in detector.log
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_in_the_middle_of_a_stream_ends_the_node_well(start_detector, client, number: signal.Signals) -> None:
+    detector = start_detector("-r", f"image:={TOPIC}")
+    camera = client.publisher(Image, TOPIC)
+    current = client.collect(Detection2DArray, "/detector/detections")
+    stream = iter(range(1_000_000))
+    client.node.create_timer(0.02, lambda: camera.publish(frame(next(stream))))
+    client.until(lambda: len(current) >= 3, "a running stream")
+    assert detector.end(number) == 0
+    assert "Traceback" not in detector.log
+
+
+def test_an_unset_stamp_is_named_when_it_repeats(start_detector, client) -> None:
+    """A driver that leaves the stamp at zero: its first image works, the next one tells what is wrong."""
+    detector = start_detector("-r", f"image:={TOPIC}")
+    camera = client.publisher(Image, TOPIC)
+    current = client.collect(Detection2DArray, "/detector/detections")
+    image = frame(0)
+    image.header.stamp = Time()
+    camera.publish(image)
+    client.until(lambda: len(current) == 1, "detections")
+    camera.publish(image)
+    client.until(lambda: "refused" in detector.log, "a warning")
+    assert "image of 0.000 s refused (1 so far): frame stamp 0 ns is not after" in detector.log

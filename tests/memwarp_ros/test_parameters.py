@@ -1,0 +1,44 @@
+"""The values that stay as they are while the node runs; rclpy checks the ranges of single ones, see the node's tests."""
+
+import pytest
+
+from memwarp_core import ConfigError
+from memwarp_ros.parameters import DetectorParameters, horizon_name
+
+
+def parameters(**changes: object) -> DetectorParameters:
+    values = {
+        "model": "memnet-tiny",
+        "device": "auto",
+        "precision": "auto",
+        "threads": 0,
+        "image_transport": "raw",
+        "image_qos": "sensor_data",
+        "horizons_s": (0.1, 0.2, 0.4),
+    }
+    return DetectorParameters(**{**values, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("horizons_s", [(), (0.001,), (0.05, 0.051), (5.0,)])
+def test_horizons_that_have_a_topic_each_are_taken(horizons_s: tuple[float, ...]) -> None:
+    assert parameters(horizons_s=horizons_s).horizons_s == horizons_s
+
+
+@pytest.mark.parametrize(
+    "horizons_s",
+    [(0.0,), (-0.1,), (5.001,), (0.2, 0.1), (0.1, 0.1), (0.1, 0.1001), (float("nan"),), (float("inf"),)],
+)
+def test_other_horizons_are_refused(horizons_s: tuple[float, ...]) -> None:
+    with pytest.raises(ConfigError, match="horizons_s must be increasing"):
+        parameters(horizons_s=horizons_s)
+
+
+@pytest.mark.parametrize("name", ["image_transport", "image_qos"])
+def test_an_unknown_choice_is_refused_with_the_known_ones(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} must be one of .*, got 'best'"):
+        parameters(**{name: "best"})
+
+
+@pytest.mark.parametrize(("horizon_s", "name"), [(0.1, "h100ms"), (0.0333, "h33ms"), (2.0, "h2000ms")])
+def test_topic_of_a_horizon_is_named_in_milliseconds(horizon_s: float, name: str) -> None:
+    assert horizon_name(horizon_s) == name

@@ -1,0 +1,65 @@
+from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.serialization import deserialize_message, serialize_message
+
+from memwarp_ros.stream_statistics import StreamStatistics
+
+SECOND = 1_000_000_000
+
+
+def report(statistics: StreamStatistics, now_ns: int, enabled: bool = True) -> tuple[bytes, str, dict[str, str]]:
+    """Level, message and values, as a subscriber gets them."""
+    status = statistics.report(now_ns, name="detector: /image", hardware_id="cpu", enabled=enabled)
+    status = deserialize_message(serialize_message(status), DiagnosticStatus)
+    return status.level, status.message, {pair.key: pair.value for pair in status.values}
+
+
+def test_rate_is_that_since_the_last_report() -> None:
+    statistics = StreamStatistics(now_ns=0)
+    for now_ns in (SECOND // 4, SECOND // 2):
+        statistics.receive(now_ns, stamp_ns=now_ns - 30_000_000, sequence_number=None)
+        statistics.process(took_ns=20_000_000)
+    level, message, values = report(statistics, SECOND)
+    assert (level, message) == (DiagnosticStatus.OK, "2.0 images per second")
+    assert values["rate [Hz]"] == "2.00"
+    assert values["image age on arrival [ms]"] == "30.0"
+    assert values["processing time, mean [ms]"] == "20.0"
+    assert report(statistics, 2 * SECOND)[2]["rate [Hz]"] == "0.00"
+
+
+def test_missing_numbers_are_dropped_images() -> None:
+    statistics = StreamStatistics(now_ns=0)
+    for number in (7, 8, 11, 12):
+        statistics.receive(0, 0, number)
+    assert (statistics.received, statistics.dropped) == (4, 2)
+
+
+def test_numbers_that_begin_again_are_a_new_publisher() -> None:
+    statistics = StreamStatistics(now_ns=0)
+    for number in (100, 1, 2):
+        statistics.receive(0, 0, number)
+    assert statistics.dropped == 0
+
+
+def test_images_that_passed_without_a_subscription_are_not_dropped() -> None:
+    statistics = StreamStatistics(now_ns=0)
+    statistics.receive(0, 0, 1)
+    statistics.new_subscription()
+    statistics.receive(0, 0, 50)
+    assert statistics.dropped == 0
+
+
+def test_silence_is_a_warning_unless_the_node_is_disabled() -> None:
+    statistics = StreamStatistics(now_ns=0)
+    assert report(statistics, 2 * SECOND)[0] == DiagnosticStatus.OK
+    assert report(statistics, 3 * SECOND)[:2] == (DiagnosticStatus.WARN, "no image for 3 s")
+    assert report(statistics, 4 * SECOND, enabled=False)[:2] == (DiagnosticStatus.OK, "disabled")
+
+
+def test_a_refused_image_is_a_warning_in_one_report() -> None:
+    statistics = StreamStatistics(now_ns=0)
+    statistics.receive(SECOND, 0, None)
+    statistics.refused += 1
+    assert report(statistics, SECOND)[:2] == (DiagnosticStatus.WARN, "images refused: 1")
+    level, _, values = report(statistics, 2 * SECOND)
+    assert level == DiagnosticStatus.OK
+    assert values["images refused"] == "1"
