@@ -7,7 +7,7 @@ from types import TracebackType
 import numpy as np
 
 from memwarp_core.data.video import VideoWriter
-from memwarp_core.evaluation.horizons import Anticipations, no_objects
+from memwarp_core.timeline import Anticipations, no_objects
 from memwarp_core.types import Detections
 from memwarp_core.visualization import LegendEntry, draw_detections, draw_legend, horizon_color
 

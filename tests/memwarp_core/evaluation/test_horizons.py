@@ -4,13 +4,7 @@ import numpy as np
 import torch
 from pytest import approx
 
-from memwarp_core.evaluation.horizons import (
-    Anticipations,
-    half_interval_ns,
-    index_at,
-    map50_at_their_time,
-    nothing_moved,
-)
+from memwarp_core.evaluation.horizons import map50_at_their_time, nothing_moved
 from memwarp_core.types import Detections, Frame
 
 FRAME_NS = 50_000_000
@@ -44,18 +38,6 @@ def truths(count: int = 10) -> list[Frame]:
     ]
 
 
-def test_index_at_takes_the_nearest_within_the_tolerance() -> None:
-    stamps = [0, 100, 200]
-    assert [index_at(stamps, at, 49) for at in (-49, 0, 51, 149, 249)] == [0, 0, 1, 1, 2]
-    assert [index_at(stamps, at, 49) for at in (-50, 50, 150, 250)] == [None] * 4
-    assert index_at([], 0, 10) is None
-
-
-def test_half_interval_ignores_a_single_long_gap() -> None:
-    assert half_interval_ns([0, 10, 20, 1000]) == 5
-    assert half_interval_ns([7]) == 0
-
-
 def test_true_anticipation_scores_one_and_nothing_moved_zero() -> None:
     current = [said(index, index * FRAME_NS) for index in range(10)]
     anticipated = [said(index + 2, (index + 2) * FRAME_NS) for index in range(10)]
@@ -72,14 +54,3 @@ def test_stamps_that_jitter_by_less_than_half_an_interval_are_matched() -> None:
 def test_what_lies_beyond_the_end_is_left_out() -> None:
     assert map50_at_their_time([said(0, 0), said(0, 99 * FRAME_NS)], truths(), ["ball"]) == approx(1.0)
     assert map50_at_their_time([said(0, 99 * FRAME_NS)], truths(), ["ball"]) is None
-
-
-def test_anticipations_are_found_at_their_time() -> None:
-    anticipations = Anticipations([0.1, 0.2])
-    for index in range(4):
-        stamp_ns = index * FRAME_NS
-        anticipations.add([said(index, stamp_ns + 100_000_000), said(index, stamp_ns + 200_000_000)])
-    near, far = anticipations.at(100_000_000 + FRAME_NS, FRAME_NS // 2)
-    assert near.boxes_xyxy.tolist() == [box_at(1)]  # said at frame 1 about frame 3
-    assert len(far) == 0  # nobody said anything about frame 3 before frame 0
-    assert anticipations.at(200_000_000, FRAME_NS // 2)[1].boxes_xyxy.tolist() == [box_at(0)]
