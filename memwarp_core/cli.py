@@ -173,6 +173,7 @@ def simulate(
     min_box: Annotated[
         float, typer.Option(help="... and if its box has at least so many pixels each way.")
     ] = _SIMULATION.min_box_size,
+    min_objects: Annotated[int, typer.Option(help="Fewest objects in a scene, 1 to 5.")] = _SIMULATION.min_objects,
     displacement: Annotated[
         bool, typer.Option("--displacement", help="Also write exact displacement fields (coco_vid only).")
     ] = _SIMULATION.displacement,
@@ -197,6 +198,7 @@ def simulate(
         degraded_fraction=degraded,
         min_visible_fraction=min_visible,
         min_box_size=min_box,
+        min_objects=min_objects,
         displacement=displacement,
         jpeg_quality=jpeg_quality,
         format=format.value,

@@ -1,6 +1,8 @@
 """The memwarp command as a person meets it: files in, files out, one clear message when something is wrong."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -104,6 +106,16 @@ def test_models_lists_what_ships(runner: CliRunner) -> None:
     result = runner.invoke(app, ["models"])
     assert result.exit_code == 0, result.output
     assert available_models() and all(name in result.output for name in available_models())
+
+
+def test_help_needs_neither_torch_nor_a_renderer() -> None:
+    code = (
+        "import sys, typer.testing, memwarp_core.cli as cli\n"
+        "assert typer.testing.CliRunner().invoke(cli.app, ['--help']).exit_code == 0\n"
+        "print(sorted({'torch', 'mujoco', 'matplotlib'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
 
 
 def test_coco_results_are_what_pycocotools_reads(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_children_end_with_the_block_even_when_they_do_not_want_to(processes: Pr
     stubborn = child(
         "import signal",
         "for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, signal.SIG_IGN)",
-        "print('{\"event\": \"ready\"}', flush=True)",
+        'print(\'{"event": "ready"}\', flush=True)',
         "while True: signal.pause()",
     )
     with pytest.raises(KeyboardInterrupt), processes:
