@@ -1,4 +1,4 @@
-"""The values that stay as they are while the node runs; rclpy checks the ranges of single ones, see the node's tests."""
+"""The values that stay while the node runs; rclpy checks the ranges of single ones, see the tests of the node."""
 
 import pytest
 
