@@ -55,7 +55,7 @@ _REPORT_EVERY_S = 1.0
 
 
 class DetectorNode(Node):
-    """One camera, one detector; DESIGN's table says what goes in and out.
+    """One camera, one detector; the tables in README.md say what goes in and out.
 
     Raises: ConfigError if a parameter has a value that it does not take.
     """
@@ -72,6 +72,7 @@ class DetectorNode(Node):
         self._state = self._detector.start()
         self._statistics = StreamStatistics(self._now_ns())
         self._subscription: Subscription | None = None
+        self._topic = self.resolve_topic_name("image")
         self._image_group = MutuallyExclusiveCallbackGroup()
         # Held while an image is processed, so that stop() can wait for the last one.
         self._processing = threading.Lock()
@@ -100,21 +101,21 @@ class DetectorNode(Node):
         self._forget()
         self._statistics.new_subscription()
         # A remapping of `image` moves the compressed topic along, as image_transport does it.
-        topic = self.resolve_topic_name("image")
-        message_type = Image
-        if self._settings.image_transport == "compressed":
-            topic, message_type = f"{topic}/compressed", CompressedImage
+        image_topic = self.resolve_topic_name("image")
+        is_compressed = self._settings.image_transport == "compressed"
+        # rclpy of Humble knows nothing of message info, later ones pass it to a callback with a second argument.
+        has_info = hasattr(Subscription, "CallbackType")
         self._subscription = self.create_subscription(
-            message_type,
-            topic,
-            self._on_image,
+            CompressedImage if is_compressed else Image,
+            f"{image_topic}/compressed" if is_compressed else image_topic,
+            self._on_image if has_info else lambda message: self._on_image(message, {}),
             QoSProfile(depth=1, reliability=_IMAGE_RELIABILITY[self._settings.image_qos]),
             callback_group=self._image_group,
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
+        self._topic = self._subscription.topic_name
         self.get_logger().info(
-            f"{self._detector.name} {self._detector.version} on {self._detector.device} "
-            f"listens to {self._subscription.topic_name}"
+            f"{self._detector.name} {self._detector.version} on {self._detector.device} listens to {self._topic}"
         )
 
     def stop(self) -> None:
@@ -238,10 +239,6 @@ class DetectorNode(Node):
 
     def _now_ns(self) -> int:
         return self.get_clock().now().nanoseconds
-
-    @property
-    def _topic(self) -> str:
-        return "image" if self._subscription is None else self._subscription.topic_name
 
 
 def main() -> int:
