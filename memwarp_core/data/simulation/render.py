@@ -171,7 +171,8 @@ class SceneRenderer:
         """Pixels that the object would cover if nothing hid it and the image had no border.
 
         It is drawn alone by a camera at the same place that is turned towards it; away from the optical axis a
-        silhouette is larger in the image by 1 / cos^3 of the angle.
+        silhouette is larger in the image by 1 / cos^3 of the angle. Drawn in an image of half the size, it is right
+        to about one pixel of that all around.
         """
         position = self._scene.camera_position[self._step]
         center = self._middle(item)

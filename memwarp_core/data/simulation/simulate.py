@@ -43,8 +43,8 @@ def simulate(config: SimulationConfig, output: Path) -> None:
     Raises: DataError if `output` holds something else, or if MuJoCo or a renderer is missing.
     """
     output = Path(output)
-    _claim(output, config)
     _require_mujoco()
+    _claim(output, config)
     missing = [clip for clip in range(config.clips) if not _finished_mark(config, output, clip).is_file()]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, transient=True, disable=not sys.stderr.isatty()) as progress:
