@@ -4,8 +4,10 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import signal
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +62,13 @@ def simulate(config: SimulationConfig, output: Path) -> None:
                 for done in as_completed(pending):
                     done.result()
                     progress.advance(task)
+            except BrokenProcessPool as err:
+                raise DataError(
+                    "a rendering process died, most likely in the OpenGL driver or for want of memory; "
+                    f"what is finished in {output} is kept, so try again with fewer workers (now {config.workers})."
+                ) from err
             except BaseException:
+                # The clips under way are finished, so that a run that is started again need not repeat them.
                 pool.shutdown(cancel_futures=True)
                 raise
     if config.format == "coco_vid":
@@ -115,6 +123,8 @@ def choose_renderer() -> None:
 
 
 def _prepare_worker() -> None:
+    # An interrupt from the keyboard reaches the workers as well; the parent decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     choose_renderer()
     # One thread per worker in a software renderer and in OpenCV: the workers are the parallelism.
     os.environ.setdefault("LP_NUM_THREADS", "1")
