@@ -17,7 +17,8 @@ import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.executors import MultiThreadedExecutor
+from rclpy.context import Context
+from rclpy.executors import Executor, MultiThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -57,11 +58,13 @@ _REPORT_EVERY_S = 1.0
 class DetectorNode(Node):
     """One camera, one detector; the tables in README.md say what goes in and out.
 
+    Args:
+        context: of another ROS graph than the process's own.
     Raises: ConfigError if a parameter has a value that it does not take.
     """
 
-    def __init__(self) -> None:
-        super().__init__("detector")
+    def __init__(self, context: Context | None = None) -> None:
+        super().__init__("detector", context=context)
         self._settings = declare_parameters(self)
         if self._settings.threads:
             torch.set_num_threads(self._settings.threads)
@@ -255,8 +258,7 @@ def main() -> int:
         get_logger("detector").fatal(str(error))
         rclpy.shutdown()
         return 1
-    executor = MultiThreadedExecutor(num_threads=2)
-    executor.add_node(node)
+    executor = make_executor(node)
     node.start()
     while not stopped.is_set():
         executor.spin_once(timeout_sec=0.2)
@@ -265,6 +267,13 @@ def main() -> int:
     node.destroy_node()
     rclpy.shutdown()
     return 0
+
+
+def make_executor(node: DetectorNode) -> Executor:
+    """Two threads: one for the image, one for everything else."""
+    executor = MultiThreadedExecutor(num_threads=2, context=node.context)
+    executor.add_node(node)
+    return executor
 
 
 def _keep_big_buffers() -> None:
