@@ -56,13 +56,14 @@ class BodyBuilder:
     group: int
     parts: int = field(default=0)
 
-    def _next_name(self, kind: str) -> str:
+    def next_name(self, kind: str) -> str:
+        """A name that no other part of the model has."""
         self.parts += 1
         return f"{self.name}_{kind}{self.parts}"
 
     def material(self, look: Look, *, cube: bool = False, shine: float = 0.2) -> str:
         """A material of that look; `cube` wraps the texture around all six sides of a box or sphere."""
-        name = self._next_name("material")
+        name = self.next_name("material")
         material = self.spec.add_material(name=name, specular=shine, shininess=0.4)
         if isinstance(look, np.ndarray):
             side = look.shape[0]
@@ -91,7 +92,7 @@ class BodyBuilder:
         material = look if isinstance(look, str) else self.material(look, cube=True)
         padded = [*size, 0.0, 0.0][:3]
         (body or self.body).add_geom(
-            name=self._next_name("geom"), type=kind, size=padded, pos=list(pos), quat=list(quat),
+            name=self.next_name("geom"), type=kind, size=padded, pos=list(pos), quat=list(quat),
             material=material, group=self.group, contype=0, conaffinity=0, mass=0.0,
         )  # fmt: skip
 
@@ -101,7 +102,7 @@ class BodyBuilder:
         """A capsule from start to end."""
         material = look if isinstance(look, str) else self.material(look)
         (body or self.body).add_geom(
-            name=self._next_name("geom"), type=CAPSULE, fromto=[*start, *end], size=[radius, 0.0, 0.0],
+            name=self.next_name("geom"), type=CAPSULE, fromto=[*start, *end], size=[radius, 0.0, 0.0],
             material=material, group=self.group, contype=0, conaffinity=0, mass=0.0,
         )  # fmt: skip
 
@@ -131,7 +132,7 @@ class BodyBuilder:
         corner = (row * (sides + 1) + column).ravel()
         lower = np.stack([corner, corner + 1, corner + sides + 2], axis=-1)
         upper = np.stack([corner, corner + sides + 2, corner + sides + 1], axis=-1)
-        name = self._next_name("mesh")
+        name = self.next_name("mesh")
         mesh = self.spec.add_mesh(name=name)
         mesh.uservert = vertices.reshape(-1).tolist()
         mesh.usertexcoord = coordinates.reshape(-1).tolist()
@@ -154,7 +155,7 @@ class BodyBuilder:
     ) -> None:
         """An invisible part with mass that the physics sees."""
         self.body.add_geom(
-            name=self._next_name("hull"), type=kind, size=[*size, 0.0, 0.0][:3], pos=list(pos), quat=list(quat),
+            name=self.next_name("hull"), type=kind, size=[*size, 0.0, 0.0][:3], pos=list(pos), quat=list(quat),
             rgba=[0.0, 0.0, 0.0, 0.0], group=self.group, mass=mass, friction=[friction, 0.005, 0.0001],
         )  # fmt: skip
 

@@ -164,7 +164,7 @@ def _add_surroundings(spec: Any, rng: np.random.Generator, camera: CameraPath) -
             ([far / 2 - 1, -side, height / 2], [far / 2 + 1.0, 0.1, height / 2]),
         ):
             spec.worldbody.add_geom(
-                name=world._next_name("wall"), type=BOX, pos=pos, size=half, material=wall, group=WORLD_GROUP
+                name=world.next_name("wall"), type=BOX, pos=pos, size=half, material=wall, group=WORLD_GROUP
             )
 
 

@@ -40,7 +40,8 @@ def simulate(config: SimulationConfig, output: Path) -> None:
     """Render the data set into folder `output`.
 
     The result depends on the configuration alone, not on `workers` nor on interruptions: a run that was
-    interrupted goes on with the clips that are missing.
+    interrupted goes on with the clips that are missing. Workers are spawned: a script that calls this needs the usual
+    `if __name__ == "__main__":`.
 
     Raises: DataError if `output` holds something else, or if MuJoCo or a renderer is missing.
     """
@@ -57,8 +58,8 @@ def simulate(config: SimulationConfig, output: Path) -> None:
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_prepare_worker,
         ) as pool:
-            pending = [pool.submit(_make_clip, config, clip, output) for clip in missing]
             try:
+                pending = [pool.submit(_make_clip, config, clip, output) for clip in missing]
                 for done in as_completed(pending):
                     done.result()
                     progress.advance(task)
