@@ -32,6 +32,9 @@ from memwarp_ros.demo_report import Published, show_table, write_report
 PACKAGE = "memwarp_ros"
 _START_TIMEOUT_S = 180.0
 """Until the node has loaded its model; the first import of torch on a cold disk takes most of it."""
+_SCORED_FROM = 0.1
+"""The node's score_threshold here: average precision needs the less sure boxes, too. Drawn are those that the installed
+configuration would publish."""
 PATIENCE_S = 10.0
 """For each way of asking a child to end."""
 _RESULT_TIMEOUT_S = 20.0
@@ -171,6 +174,7 @@ def run_demo(source: Path, output: Path, seconds: float | None, rate_hz: float |
     detect = [str(install / "lib" / PACKAGE / "detector_node"), "--ros-args"]
     detect += ["-r", "__node:=detector", "--params-file", str(parameters_file)]
     detect += ["-r", f"image:={demo_topics.IMAGE}", "--log-level", "info"]
+    detect += ["-p", f"score_threshold:={_SCORED_FROM}"]
 
     with Processes(_environment(), output / "logs") as processes:
         processes.start("node", detect)
