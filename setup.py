@@ -3,10 +3,9 @@
 from setuptools import find_packages, setup
 
 EXTRAS = {
-    "simulate": ["mujoco>=3.2", "rosbags>=0.11"],
+    "simulate": ["mujoco>=3.2"],
     "train": ["lightning>=2.4"],
     "evaluate": ["pycocotools>=2.0.8", "matplotlib>=3.8"],
-    "bags": ["rosbags>=0.11"],
 }
 TEST = ["pytest>=8", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff", "mypy", "mcap"]
 
@@ -27,6 +26,7 @@ setup(
         "safetensors>=0.4",
         "pydantic>=2.5",
         "pyyaml",
+        "rosbags>=0.11",
         "typer>=0.12",
         "rich",
     ],
@@ -35,5 +35,5 @@ setup(
         "test": TEST,
         "all": sorted({requirement for extra in [*EXTRAS.values(), TEST] for requirement in extra}),
     },
-    entry_points={"console_scripts": ["memwarp = memwarp_core.cli:main"]},
+    entry_points={"console_scripts": ["memwarp = memwarp_core.cli:app"]},
 )
