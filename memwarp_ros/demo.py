@@ -1,6 +1,6 @@
 """The demo: a camera, the detector node and a recorder as three processes that talk over ROS 2 on this machine alone.
 
-    python -m memwarp_ros.demo --output out/demo [--video PATH] [--seconds N] [--rate HZ]
+    python -m memwarp_ros.demo --output out/demo [--video PATH] [--model NAME] [--seconds N] [--rate HZ]
 
 This process imports no rclpy: it starts the others, watches them, and then looks at what was recorded.
 """
@@ -145,7 +145,14 @@ class Processes:
         return "\n".join(self._log(name).read_text(errors="replace").splitlines()[-lines:]) or "(nothing)"
 
 
-def run_demo(source: Path, output: Path, seconds: float | None, rate_hz: float | None) -> dict[str, Any]:
+def run_demo(
+    source: Path,
+    output: Path,
+    *,
+    seconds: float | None = None,
+    rate_hz: float | None = None,
+    model: str | None = None,
+) -> dict[str, Any]:
     """Play a recording to the node and report on what it said.
 
     Args:
@@ -153,6 +160,7 @@ def run_demo(source: Path, output: Path, seconds: float | None, rate_hz: float |
         output: folder that gets detections.mcap, overlay.mp4, overview.png, summary.json and the processes' logs.
         seconds: how much of the recording is played; all of it if None.
         rate_hz: frames per second; the recording's own if None.
+        model: name or weights file; that of the installed configuration if None.
     Returns: what is in summary.json.
     Raises: DemoError, DataError or ConfigError.
     """
@@ -175,6 +183,9 @@ def run_demo(source: Path, output: Path, seconds: float | None, rate_hz: float |
     detect += ["-r", "__node:=detector", "--params-file", str(parameters_file)]
     detect += ["-r", f"image:={demo_topics.IMAGE}", "--log-level", "info"]
     detect += ["-p", f"score_threshold:={_SCORED_FROM}"]
+
+    if model is not None:
+        detect += ["-p", f"model:={model}"]
 
     with Processes(_environment(), output / "logs") as processes:
         processes.start("node", detect)
@@ -235,6 +246,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="memwarp_ros.demo", description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("out/demo"), help="folder for the results")
     parser.add_argument("--video", type=Path, help="your own recording instead of the sample: video, folder or bag")
+    parser.add_argument("--model", help="name or weights file; the installed configuration's if not given")
     parser.add_argument("--seconds", type=float, help="play so many seconds of it; all if not given")
     parser.add_argument("--rate", type=float, help="frames per second; the recording's own if not given")
     arguments = parser.parse_args()
@@ -243,7 +255,13 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         with console.status("Playing the recording to the detector node ..."):
-            summary = run_demo(arguments.video or _sample(), arguments.output, arguments.seconds, arguments.rate)
+            summary = run_demo(
+                arguments.video or _sample(),
+                arguments.output,
+                seconds=arguments.seconds,
+                rate_hz=arguments.rate,
+                model=arguments.model,
+            )
     except MemwarpError as error:
         console.print("[bold red]Error:[/]", end=" ")
         console.print(str(error), markup=False, highlight=False, soft_wrap=True)
