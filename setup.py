@@ -35,5 +35,5 @@ setup(
         "test": TEST,
         "all": sorted({requirement for extra in [*EXTRAS.values(), TEST] for requirement in extra}),
     },
-    entry_points={"console_scripts": ["memwarp = memwarp_core.cli:app"]},
+    entry_points={"console_scripts": ["memwarp = memwarp_core.cli:main"]},
 )
