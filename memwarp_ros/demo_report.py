@@ -116,6 +116,9 @@ def write_report(
     save_overview(
         output / "overview.png",
         title=f"{recording.model} on {clip.name}: {len(published)} frames at {rate_hz:g} Hz over ROS 2",
+        note="solid: now; dashed: what was said of this frame "
+        + ", ".join(f"{horizon_s:g}" for horizon_s in recording.horizons_s)
+        + " s before",
         strip=strip,
         captions=captions,
         latencies_ms=_latencies_ms(recording),
@@ -198,7 +201,9 @@ def _write_overlay(
     shown_score: float,
 ) -> tuple[list[np.ndarray], list[str]]:
     """Write the video; returns frames from all over it, as they are drawn there, and their captions."""
-    chosen = set(np.linspace(0, len(published) - 1, _STRIP_LENGTH + 1).round().astype(int)[1:].tolist())
+    processed = [position for position, one in enumerate(published) if one.stamp_ns in recording.detections]
+    evenly = np.linspace(0, len(processed) - 1, _STRIP_LENGTH + 1).round().astype(int)[1:]
+    chosen = {processed[place] for place in evenly}
     strip, captions = [], []
     with OverlayVideo(
         path,

@@ -1,5 +1,6 @@
 """Figures that show at a glance what a detector did."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
+
+from memwarp_core.data.files import write_whole
 
 _INK = "#1c2530"
 _MUTED = "#6b7785"
@@ -31,6 +35,7 @@ def save_overview(
     path: Path,
     *,
     title: str,
+    note: str,
     strip: Sequence[np.ndarray],
     captions: Sequence[str],
     latencies_ms: Sequence[float],
@@ -41,6 +46,7 @@ def save_overview(
     Args:
         path: a .png file; it is written under a temporary name and renamed.
         title: one line above all.
+        note: what the boxes in the strip mean; at the right of the title.
         strip: (H, W, 3) uint8 RGB images of one size, in the order of time; shown in up to two rows.
         captions: one per image.
         latencies_ms: from publishing a frame to receiving its detections.
@@ -53,6 +59,7 @@ def save_overview(
     rows_height = rows * (image_width * height / width + 0.28)
     figure = Figure(figsize=(14, 0.6 + rows_height + 3.6), dpi=100, layout="constrained", facecolor="white")
     figure.suptitle(title, x=0.01, ha="left", fontsize=15, fontweight="bold", color=_INK)
+    figure.text(0.995, 0.995, note, ha="right", va="top", fontsize=11, color=_MUTED)
     top, bottom = figure.subfigures(2, 1, height_ratios=[rows_height, 3.6], squeeze=False)[:, 0]
 
     film = top.subplots(rows, columns, squeeze=False).ravel()
@@ -69,10 +76,17 @@ def save_overview(
         _plot_horizons(left, scores)
         _plot_latencies(right, latencies_ms)
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.partial.png")
-    figure.savefig(partial)
-    partial.replace(path)
+    write_whole(path, lambda temporary: _save_small(figure, temporary))
+
+
+def _save_small(figure: Figure, path: Path) -> None:
+    """With 256 colours: a third of the size, and hardly anybody sees it."""
+    full = io.BytesIO()
+    figure.savefig(full)
+    image = Image.open(full).convert("RGB")
+    # The default method would spend all colours on the scene and give none to a small box.
+    palette = image.quantize(256, method=Image.Quantize.MAXCOVERAGE)
+    image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
 
 
 def _plot_horizons(axes: Axes, scores: HorizonScores) -> None:
@@ -101,20 +115,23 @@ def _plot_latencies(axes: Axes, latencies_ms: Sequence[float]) -> None:
         axes.hist(latencies_ms, bins=min(40, max(10, len(latencies_ms) // 4)), color=_MEMWARP, rwidth=0.92)
         top = axes.get_ylim()[1] * 1.2
         axes.set_ylim(0, top)
+        right = max(latencies_ms) * 1.15
         for percentile, level in ((50, 0.97), (95, 0.89), (99, 0.81)):
             value = float(np.percentile(latencies_ms, percentile))
+            has_room = value < 0.8 * right
             axes.axvline(value, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
             axes.annotate(
                 f"p{percentile} {value:.0f} ms",
                 (value, top * level),
-                xytext=(5, 0),
+                xytext=(5 if has_room else -5, 0),
                 textcoords="offset points",
+                ha="left" if has_room else "right",
                 va="center",
                 fontsize=10,
                 color=_INK,
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.8},
             )
-        axes.set_xlim(left=0, right=max(latencies_ms) * 1.15)
+        axes.set_xlim(left=0, right=right)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("ms", color=_MUTED)
     _dress(axes, "Frames by time from publishing an image to receiving its detections")

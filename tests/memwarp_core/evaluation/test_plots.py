@@ -19,6 +19,7 @@ def test_overview_is_a_png(
     save_overview(
         tmp_path / "overview.png",
         title="a run",
+        note="solid: now",
         strip=strip,
         captions=[f"{index} s" for index in range(images)],
         latencies_ms=latencies_ms,
