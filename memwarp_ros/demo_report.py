@@ -132,9 +132,9 @@ def show_table(summary: dict[str, Any], output: Path, console: Console) -> None:
     """Print the summary and where everything is."""
     table = Table(title=f"{summary['model']} on {summary['source']}", title_justify="left", show_header=False)
     frames = summary["frames"]
-    table.add_row("frames published / processed / dropped", " / ".join(str(value) for value in frames.values()))
+    table.add_row("published / processed / dropped", " / ".join(str(value) for value in frames.values()) + " frames")
     latency = " / ".join(f"{value:.0f}" for value in summary["latency_ms"].values())
-    table.add_row("latency p50 / p95 / p99", f"{latency} ms from publishing to detections")
+    table.add_row("latency p50 / p95 / p99", f"{latency} ms from publishing")
     if summary["map50"] is not None:
         table.add_row("mAP@0.5 now", f"{summary['map50']:.3f}")
         for one in summary["anticipated"]:
