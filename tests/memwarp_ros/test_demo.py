@@ -139,6 +139,16 @@ def test_demo_with_no_recording_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_demo_tells_why_the_node_ended(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "memwarp_ros.demo", "--model", "nonsense", "--output", str(tmp_path / "demo")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert result.returncode == 1
+    assert "the node ended with exit code 1" in result.stdout
+    assert "neither a file nor a model that ships with memwarp" in result.stdout
+    assert not (tmp_path / "demo" / "detections.mcap").exists()
+
+
+@pytest.mark.slow
 def test_short_demo_over_dds_leaves_its_files(tmp_path: Path) -> None:
     output = tmp_path / "demo"
     command = [sys.executable, "-m", "memwarp_ros.demo", "--seconds", "3", "--output", str(output)]
