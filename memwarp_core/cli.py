@@ -86,7 +86,7 @@ def detect(
     ] = 0.4,
     horizon: Annotated[
         list[float], typer.Option(min=0, help="Anticipate so many seconds ahead; repeat it for several.")
-    ] = [0.1, 0.2, 0.4],  # noqa: B006 (typer copies it)
+    ] = [0.05, 0.1, 0.2],  # noqa: B006 (typer copies it)
     save: Annotated[list[Save], typer.Option(help="What to write; repeat it for several.")] = [  # noqa: B006
         Save.VIDEO,
         Save.JSON,

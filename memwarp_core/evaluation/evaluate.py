@@ -49,14 +49,16 @@ def evaluate(detector: VideoDetector, clips: Sequence[Clip], horizons_s: Sequenc
             found.append(detections.cpu())
             step_s += time.perf_counter() - started
             truths.append(_without_image(frame))
-            for horizon in horizons_s:
-                target = index_at(stamps_ns, frame.stamp_ns + round(horizon * 1e9), tolerance_ns)
-                if target is None or state.motion is None:
-                    continue
-                for way, how in WAYS.items():
-                    of_way, truth_of_way = anticipated[way, horizon]
-                    of_way += [detections.cpu() for detections in detector.anticipate(state, [horizon], how)]
-                    truth_of_way.append(_without_image(frames[target]))
+            if state.motion is None:
+                continue
+            targets = [index_at(stamps_ns, frame.stamp_ns + round(h * 1e9), tolerance_ns) for h in horizons_s]
+            for way, how in WAYS.items():
+                said = detector.anticipate(state, horizons_s, how)
+                for horizon, target, detections in zip(horizons_s, targets, said, strict=True):
+                    if target is not None:
+                        of_way, truth_of_way = anticipated[way, horizon]
+                        of_way.append(detections.cpu())
+                        truth_of_way.append(_without_image(frames[target]))
     names = detector.class_names
     splits = {
         "all": list(range(len(truths))),

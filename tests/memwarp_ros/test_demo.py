@@ -165,7 +165,7 @@ def test_short_demo_over_dds_leaves_its_files(tmp_path: Path) -> None:
     assert 0 < summary["latency_ms"]["p50"] <= summary["latency_ms"]["p95"] <= summary["latency_ms"]["p99"]
     assert summary["score_threshold"] == 0.1
     assert 0 <= summary["map50"] <= 1
-    assert [one["horizon_s"] for one in summary["anticipated"]] == [0.1, 0.2, 0.4]
+    assert [one["horizon_s"] for one in summary["anticipated"]] == [0.05, 0.1, 0.2]
     for one in summary["anticipated"]:
         assert 0 <= one["map50"] <= 1 and 0 <= one["map50_nothing_moved"] <= 1
     assert len(VideoClip(output / "overlay.mp4")) == 60
@@ -182,7 +182,7 @@ def test_short_demo_over_dds_leaves_its_files(tmp_path: Path) -> None:
         "/detector/anticipated": "memwarp_ros/msg/AnticipatedDetections",
         "/detector/anticipated/h100ms": "vision_msgs/msg/Detection2DArray",
         "/detector/anticipated/h200ms": "vision_msgs/msg/Detection2DArray",
-        "/detector/anticipated/h400ms": "vision_msgs/msg/Detection2DArray",
+        "/detector/anticipated/h50ms": "vision_msgs/msg/Detection2DArray",
         "/detector/label_info": "vision_msgs/msg/LabelInfo",
         "/diagnostics": "diagnostic_msgs/msg/DiagnosticArray",
     }

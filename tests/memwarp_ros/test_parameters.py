@@ -14,7 +14,7 @@ def parameters(**changes: object) -> DetectorParameters:
         "threads": 0,
         "image_transport": "raw",
         "image_qos": "sensor_data",
-        "horizons_s": (0.1, 0.2, 0.4),
+        "horizons_s": (0.05, 0.1, 0.2),
     }
     return DetectorParameters(**{**values, **changes})  # type: ignore[arg-type]
 
