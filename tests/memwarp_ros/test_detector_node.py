@@ -97,7 +97,7 @@ def test_every_image_is_answered_under_its_own_header(start_detector, client) ->
     anticipated = client.collect(AnticipatedDetections, "/detector/anticipated")
     alone = {
         milliseconds: client.collect(Detection2DArray, f"/detector/anticipated/h{milliseconds}ms")
-        for milliseconds in (100, 200, 400)
+        for milliseconds in (50, 100, 200)
     }
     class_names = set(load_detector(device="cpu").class_names)
     prime(client, camera, current, anticipated, *alone.values())
