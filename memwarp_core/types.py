@@ -31,7 +31,7 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def cpu(self) -> "Detections":
+    def cpu(self) -> Detections:
         """The same detections in host memory; this is where a caller waits for the device."""
         return replace(self, boxes_xyxy=self.boxes_xyxy.cpu(), scores=self.scores.cpu(), labels=self.labels.cpu())
 

@@ -334,9 +334,9 @@ def _build_humanoid(builder: BodyBuilder, rng: np.random.Generator) -> BuiltObje
     shirt_hue = rng.uniform()
     shirt = builder.material(hsv(shirt_hue, rng.uniform(0.5, 0.9), rng.uniform(0.5, 0.95)))
     trousers = builder.material(
-        hsv(rng.choice([0.6, 0.1, shirt_hue + 0.5]), rng.uniform(0.2, 0.6), rng.uniform(0.15, 0.5))
+        hsv(float(rng.choice([0.6, 0.1, shirt_hue + 0.5])), rng.uniform(0.2, 0.6), rng.uniform(0.15, 0.5))
     )
-    shoe = builder.material(hsv(0.0, 0.0, rng.choice([0.08, 0.9])))
+    shoe = builder.material(hsv(0.0, 0.0, float(rng.choice([0.08, 0.9]))))
     hair = builder.material(hsv(rng.uniform(0.03, 0.12), rng.uniform(0.3, 0.8), rng.uniform(0.05, 0.45)))
     girth = rng.uniform(0.9, 1.2)
     builder.add(ELLIPSOID, [0.12 * s * girth, 0.2 * s * girth, 0.3 * s], shirt, pos=[0.0, 0.0, 1.17 * s])

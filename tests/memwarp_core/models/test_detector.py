@@ -46,7 +46,8 @@ def test_one_step_reaches_every_weight_that_makes_boxes() -> None:
     target = {"boxes": torch.tensor([[8.0, 8.0, 40.0, 40.0]]), "labels": torch.tensor([1])}
     losses = detector.head.losses(features, [target, {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0).long()}])
     torch.stack(list(losses.values())).sum().backward()
-    silent = [name for part in (detector.features, detector.head) for name, w in part.named_parameters() if w.grad is None]
+    parts = (detector.features, detector.head)
+    silent = [name for part in parts for name, w in part.named_parameters() if w.grad is None]
     assert not silent
 
 

@@ -55,7 +55,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small(names: tuple[str, ...] = NAMES) -> TrainingConfig:
     stage = StageConfig(name="frames", trains="frames", epochs=2, steps_per_epoch=2, batch_size=2, warmup_steps=1)
     memory = stage.model_copy(update={"name": "memory", "trains": "memory", "frames": 3, "evidence_dropping": 0.5})
-    return TrainingConfig(detector=DetectorConfig(name="small", class_names=names, short_side=48), stages=(stage, memory))
+    detector = DetectorConfig(name="small", class_names=names, short_side=48)
+    return TrainingConfig(detector=detector, stages=(stage, memory))
 
 
 def test_packed_clips_hold_what_the_data_set_says(data: Path) -> None:
