@@ -37,7 +37,8 @@ def test_reports_of_a_child_are_received_and_other_output_is_kept(processes: Pro
     with processes:
         processes.start("singer", child("print('la la')", 'print(\'{"event": "sung", "songs": 2}\')'))
         assert processes.wait_for("singer", "sung", 30) == {"event": "sung", "songs": 2}
-    assert (tmp_path / "logs" / "singer.log").read_text() == "la la\n"
+    # The block may end the child before it ends by itself, and then it says that, too.
+    assert "la la\n" in (tmp_path / "logs" / "singer.log").read_text()
 
 
 def test_a_child_that_fails_is_named_with_its_last_output(processes: Processes) -> None:
