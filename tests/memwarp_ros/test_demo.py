@@ -192,7 +192,8 @@ def test_short_demo_over_dds_leaves_its_files(tmp_path: Path) -> None:
     assert by_topic["/camera/image_raw/compressed"] == by_topic["/camera/camera_info"] == 60
     for topic in types:
         if topic.startswith(("/detector/detections", "/detector/anticipated")):
-            assert by_topic[topic] == frames["processed"]
+            # The node may answer the first image before it knows of every subscription of the recorder.
+            assert frames["processed"] - 1 <= by_topic[topic] <= frames["processed"]
 
     with AnyReader([output / "detections.mcap"]) as reader:
         connections = [c for c in reader.connections if c.topic == "/detector/anticipated"]
