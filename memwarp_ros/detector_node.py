@@ -31,7 +31,7 @@ from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
-from memwarp_core import ConfigError, Detections, MemwarpError, StaleFrameError, load_detector
+from memwarp_core import ConfigError, Detections, DetectorState, MemwarpError, StaleFrameError, load_detector
 from memwarp_core.visualization import draw_detections
 from memwarp_ros.conversions import (
     image_to_rgb,
@@ -137,15 +137,21 @@ class DetectorNode(Node):
             self._statistics.receive(started_ns, stamp_ns, info.get("publication_sequence_number"))
             try:
                 image = image_to_rgb(message)
-                detections, anticipated = self._detect(image, stamp_ns)
+                detections, state = self._detect(image, stamp_ns)
             except MemwarpError as error:
                 self._refuse(stamp_ns, error)
                 return
-            self._publish(message.header, image, detections, anticipated)
+            # The current frame first: whoever waits for it need not wait for the anticipation.
+            current = self._best(detections)
+            self._detections.publish(to_detection_array(current, self._detector.class_names, message.header))
+            anticipated = self._anticipate(state, message.header)
+            if self._debug_image.get_subscription_count():
+                drawn = draw_detections(image, current, self._detector.class_names, dashed=anticipated)
+                self._debug_image.publish(rgb_to_image(drawn, message.header))
             self._statistics.process(self._now_ns() - started_ns)
 
-    def _detect(self, image: np.ndarray, stamp_ns: int) -> tuple[Detections, list[Detections]]:
-        """What is in the image, and what will be at each horizon; the latter only if somebody listens."""
+    def _detect(self, image: np.ndarray, stamp_ns: int) -> tuple[Detections, DetectorState]:
+        """What is in the image, and the stream's new state; a stamp that goes back begins a new memory."""
         state = self._state
         try:
             detections, new_state = self._detector.step(image, stamp_ns, state)
@@ -158,14 +164,23 @@ class DetectorNode(Node):
                 throttle_duration_sec=_WARN_EVERY_S,
             )
             detections, new_state = self._detector.step(image, stamp_ns, self._detector.start())
-        anticipated: list[Detections] = []
-        listeners = (self._anticipated, *self._anticipated_at, self._debug_image)
-        if any(publisher.get_subscription_count() for publisher in listeners):
-            anticipated = self._detector.anticipate(new_state, self._settings.horizons_s)
         with self._exchange:
             if self._state is state:  # otherwise reset() came in between, and what was seen before is forgotten
                 self._state = new_state
-        return self._best(detections), [self._best(later) for later in anticipated]
+        return detections, new_state
+
+    def _anticipate(self, state: DetectorState, header: Header) -> list[Detections]:
+        """Publish what will be at each horizon; nothing is computed while nobody listens."""
+        listeners = (self._anticipated, *self._anticipated_at, self._debug_image)
+        if not any(publisher.get_subscription_count() for publisher in listeners):
+            return []
+        anticipated = [self._best(later) for later in self._detector.anticipate(state, self._settings.horizons_s)]
+        detector = self._detector
+        message = to_anticipated(anticipated, detector.class_names, header, detector.name, detector.version)
+        self._anticipated.publish(message)
+        for publisher, at_horizon in zip(self._anticipated_at, message.horizons, strict=True):
+            publisher.publish(at_horizon.detections)
+        return anticipated
 
     def _best(self, detections: Detections) -> Detections:
         """Those that are to be published, in host memory."""
@@ -173,20 +188,6 @@ class DetectorNode(Node):
         count = int((host.scores >= self.get_parameter("score_threshold").value).sum())
         count = min(count, self.get_parameter("max_detections").value)
         return replace(host, boxes_xyxy=host.boxes_xyxy[:count], scores=host.scores[:count], labels=host.labels[:count])
-
-    def _publish(
-        self, header: Header, image: np.ndarray, detections: Detections, anticipated: list[Detections]
-    ) -> None:
-        names = self._detector.class_names
-        self._detections.publish(to_detection_array(detections, names, header))
-        if anticipated:
-            message = to_anticipated(anticipated, names, header, self._detector.name, self._detector.version)
-            self._anticipated.publish(message)
-            for publisher, at_horizon in zip(self._anticipated_at, message.horizons, strict=True):
-                publisher.publish(at_horizon.detections)
-        if self._debug_image.get_subscription_count():
-            drawn = draw_detections(image, detections, names, dashed=anticipated)
-            self._debug_image.publish(rgb_to_image(drawn, header))
 
     def _refuse(self, stamp_ns: int, error: MemwarpError) -> None:
         self._statistics.refused += 1
