@@ -51,7 +51,7 @@ $(VENV_STAMP):
 	@ls $(VENV)/made-$(PLACE)-* > /dev/null 2>&1 || { rm -rf .build && $(PYTHON) -m venv --clear $(VENV); }
 	@rm -f $(VENV)/made-*
 	@echo "Filling $(VENV): some minutes and several GB, once"
-	$(VENV)/bin/python -m pip install --quiet --requirement ros_from_pip/requirements.txt --editable '.[all]'
+	$(VENV)/bin/python -m pip install --requirement ros_from_pip/requirements.txt --editable '.[all]'
 	$(VENV)/bin/python ros_from_pip/relocate_wheels.py
 	@touch $@
 
