@@ -240,8 +240,8 @@ def evaluate(
     """Score a model on a data set: mAP on clean and degraded frames, per class, and of what it anticipates."""
     from memwarp_core import load_detector
     from memwarp_core.data.coco_vid import read_coco_vid
-    from memwarp_core.data.files import write_bytes_whole
     from memwarp_core.evaluation.evaluate import evaluate as score
+    from memwarp_core.files import write_bytes_whole
 
     report = score(load_detector(model, device), read_coco_vid(data), horizon or ())
     table = Table("mAP@0.5", *report["map50"], title=f"{model} on {report['frames']} frames")

@@ -34,17 +34,19 @@ class Anticipations:
     def __init__(self, horizons_s: Sequence[float]) -> None:
         self.horizons_s = tuple(horizons_s)
         self._said: list[list[Detections]] = [[] for _ in self.horizons_s]
+        self._stamps_ns: list[list[int]] = [[] for _ in self.horizons_s]
 
     def add(self, anticipated: Sequence[Detections]) -> None:
         """Keep one Detections per horizon, in the order of horizons_s, all from one source frame."""
-        for said, one in zip(self._said, anticipated, strict=True):
+        for said, stamps_ns, one in zip(self._said, self._stamps_ns, anticipated, strict=True):
             said.append(one)
+            stamps_ns.append(one.stamp_ns)
 
     def at(self, stamp_ns: int, tolerance_ns: int) -> list[Detections]:
         """What was said about stamp_ns, one entry per horizon; it has no boxes where nothing was said."""
         found = []
-        for said in self._said:
-            index = index_at([one.stamp_ns for one in said], stamp_ns, tolerance_ns)
+        for said, stamps_ns in zip(self._said, self._stamps_ns, strict=True):
+            index = index_at(stamps_ns, stamp_ns, tolerance_ns)
             found.append(no_objects(stamp_ns) if index is None else said[index])
         return found
 

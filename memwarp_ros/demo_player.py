@@ -20,6 +20,7 @@ from memwarp_core.data.clips import Clip
 from memwarp_core.data.open_clip import frame_rate_of, open_clip
 from memwarp_core.errors import MemwarpError
 from memwarp_ros import demo_topics
+from memwarp_ros.conversions import rgb_to_image
 
 _FRAME_ID = "camera"
 _JPEG_QUALITY = 92
@@ -62,7 +63,7 @@ class Player(Node):
     def _publish_next(self) -> None:
         index = len(self.published)
         frame = self._clip[index]
-        image, compressed = to_messages(frame.image)
+        image, compressed = rgb_to_image(frame.image, Header()), _to_jpeg(frame.image)
         info = CameraInfo(height=image.height, width=image.width)  # K of zeros: uncalibrated
         now = self.get_clock().now()
         for message in (image, compressed, info):
@@ -76,18 +77,14 @@ class Player(Node):
             self._timer.cancel()
 
 
-def to_messages(image_rgb: np.ndarray) -> tuple[Image, CompressedImage]:
-    """The messages, still without headers, for an image (H, W, 3), uint8, RGB."""
-    height, width = image_rgb.shape[:2]
-    image = Image(height=height, width=width, encoding="rgb8", step=3 * width)
-    # array.array is the one type that rclpy takes over without looking at each byte.
-    image.data = array.array("B", image_rgb.tobytes())
+def _to_jpeg(image_rgb: np.ndarray) -> CompressedImage:
+    """The message, still without a header, for an image (H, W, 3), uint8, RGB."""
     _, jpeg = cv2.imencode(
         ".jpg", cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
     )
     compressed = CompressedImage(format="rgb8; jpeg compressed bgr8")
     compressed.data = array.array("B", jpeg.tobytes())
-    return image, compressed
+    return compressed
 
 
 def main() -> int:

@@ -13,10 +13,10 @@ from rich.table import Table
 from rosbags.highlevel import AnyReader
 
 from memwarp_core.data.clips import Clip
-from memwarp_core.data.files import write_bytes_whole
 from memwarp_core.errors import DataError
 from memwarp_core.evaluation.horizons import map50_at_their_time, nothing_moved
 from memwarp_core.evaluation.plots import HorizonScores, save_overview
+from memwarp_core.files import write_bytes_whole
 from memwarp_core.overlay import OverlayVideo
 from memwarp_core.types import Detections, Frame
 from memwarp_ros import demo_topics

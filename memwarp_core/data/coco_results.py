@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from memwarp_core.data.files import write_bytes_whole
+from memwarp_core.files import write_bytes_whole
 from memwarp_core.types import Detections
 
 

@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 
 from memwarp_core.data.displacement_file import read_displacement
-from memwarp_core.data.files import write_bytes_whole
 from memwarp_core.errors import DataError
+from memwarp_core.files import write_bytes_whole
 from memwarp_core.types import Frame
 
 ANNOTATIONS_FILE = "annotations.json"

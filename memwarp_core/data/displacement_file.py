@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from memwarp_core.data.files import write_bytes_whole
 from memwarp_core.errors import DataError
+from memwarp_core.files import write_bytes_whole
 
 STEPS_PER_PIXEL = 64.0
 OFFSET = 32768.0

@@ -8,9 +8,9 @@ from rich.progress import track
 
 from memwarp_core.data.clips import Clip
 from memwarp_core.evaluation.average_precision import average_precision
-from memwarp_core.evaluation.horizons import half_interval_ns, index_at
 from memwarp_core.models.config import AnticipationConfig
 from memwarp_core.streaming import VideoDetector
+from memwarp_core.timeline import half_interval_ns, index_at
 from memwarp_core.types import Detections, Frame
 
 WAYS = {

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from memwarp_core.data.files import write_whole
+from memwarp_core.files import write_whole
 
 _INK = "#1c2530"
 _MUTED = "#6b7785"

@@ -1,8 +1,6 @@
 """Named models: their configurations, and their weights as safetensors with the configuration inside."""
 
 import json
-import os
-import tempfile
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -10,6 +8,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from memwarp_core.errors import ConfigError
+from memwarp_core.files import write_whole
 from memwarp_core.models.config import DetectorConfig
 from memwarp_core.models.detector import Detector
 
@@ -57,12 +56,7 @@ def save_weights(detector: Detector, path: Path) -> None:
     """Write weights and configuration to one safetensors file, under a temporary name first."""
     tensors = {key: value.detach().cpu().contiguous() for key, value in detector.state_dict().items()}
     metadata = {CONFIG_KEY: json.dumps(detector.config.model_dump(mode="json"))}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    os.close(handle)
-    save_file(tensors, temporary, metadata)
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)
+    write_whole(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 
 def _find(name_or_path: str | Path) -> Path:

@@ -13,6 +13,7 @@ from memwarp_core.data.clips import Clip
 from memwarp_core.data.coco_vid import read_coco_vid
 from memwarp_core.errors import ConfigError
 from memwarp_core.evaluation.evaluate import evaluate
+from memwarp_core.files import write_bytes_whole
 from memwarp_core.models import Detector, load_weights, save_weights
 from memwarp_core.streaming import VideoDetector
 from memwarp_core.training.config import TrainingConfig
@@ -97,4 +98,4 @@ def _claim(output: Path, config: TrainingConfig) -> None:
     path, text = output / "training.json", config.model_dump_json(indent=1)
     if path.is_file() and path.read_text() != text:
         raise ConfigError(f"{output} holds a run with another configuration; choose another folder or remove it.")
-    path.write_text(text)
+    write_bytes_whole(path, text.encode())

@@ -23,9 +23,9 @@ from memwarp_core.data.coco_vid import (
     write_coco_vid,
 )
 from memwarp_core.data.displacement_file import write_displacement
-from memwarp_core.data.files import write_bytes_whole
 from memwarp_core.data.simulation.config import CLASS_NAMES, SimulationConfig, clip_name, frame_name
 from memwarp_core.errors import DataError
+from memwarp_core.files import write_bytes_whole
 
 CONFIG_FILE = "simulation.json"
 SCENES_VERSION = 1
