@@ -1,7 +1,7 @@
 """Score a detector on clips, frame by frame as a stream, and what it said of the frames to come."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.progress import track
@@ -9,7 +9,7 @@ from rich.progress import track
 from memwarp_core.data.clips import Clip
 from memwarp_core.evaluation.average_precision import average_precision
 from memwarp_core.models.config import AnticipationConfig
-from memwarp_core.streaming import VideoDetector
+from memwarp_core.streaming import DetectorState, VideoDetector
 from memwarp_core.timeline import half_interval_ns, index_at
 from memwarp_core.types import Detections, Frame
 
@@ -39,17 +39,17 @@ def evaluate(detector: VideoDetector, clips: Sequence[Clip], horizons_s: Sequenc
     }
     step_s = 0.0
     for clip in track(clips, description=f"evaluating {detector.name}", transient=True):
-        state = detector.start()
         frames = [clip[index] for index in range(len(clip))]
         stamps_ns = [frame.stamp_ns for frame in frames]
         tolerance_ns = half_interval_ns(stamps_ns)
-        for frame in frames:
-            started = time.perf_counter()
-            detections, state = detector.step(frame.image, frame.stamp_ns, state)
+        started = time.perf_counter()
+        for frame, (detections, state) in zip(frames, _run(detector, frames), strict=True):
             found.append(detections.cpu())
             step_s += time.perf_counter() - started
             truths.append(_without_image(frame))
-            if state.motion is None:
+            # A detector that looks ahead anticipates nothing, and in a first frame nothing is known of motion.
+            if state is None or frame is frames[0]:
+                started = time.perf_counter()
                 continue
             targets = [index_at(stamps_ns, frame.stamp_ns + round(h * 1e9), tolerance_ns) for h in horizons_s]
             for way, how in WAYS.items():
@@ -59,6 +59,7 @@ def evaluate(detector: VideoDetector, clips: Sequence[Clip], horizons_s: Sequenc
                         of_way, truth_of_way = anticipated[way, horizon]
                         of_way.append(detections.cpu())
                         truth_of_way.append(_without_image(frames[target]))
+            started = time.perf_counter()
     names = detector.class_names
     splits = {
         "all": list(range(len(truths))),
@@ -82,6 +83,18 @@ def evaluate(detector: VideoDetector, clips: Sequence[Clip], horizons_s: Sequenc
         if horizons_s
         else {},
     }
+
+
+def _run(detector: VideoDetector, frames: Sequence[Frame]) -> Iterator[tuple[Detections, DetectorState | None]]:
+    """Detections of each frame, and the state after it unless the detector looks ahead."""
+    if detector.lookahead:
+        for detections in detector.detect_clip((frame.image, frame.stamp_ns) for frame in frames):
+            yield detections, None
+        return
+    state = detector.start()
+    for frame in frames:
+        detections, state = detector.step(frame.image, frame.stamp_ns, state)
+        yield detections, state
 
 
 def _without_image(frame: Frame) -> Frame:

@@ -1,7 +1,16 @@
 """Tensor functions: warping, displacement algebra, boxes. Conventions are in each docstring and pinned by tests."""
 
 from memwarp_core.geometry.boxes import propagate_boxes
-from memwarp_core.geometry.displacement import Motion, compose, extrapolate, scale_displacement
+from memwarp_core.geometry.displacement import Motion, compose, extrapolate, resize_displacement, scale_displacement
 from memwarp_core.geometry.warp import splat, warp
 
-__all__ = ["Motion", "compose", "extrapolate", "propagate_boxes", "scale_displacement", "splat", "warp"]
+__all__ = [
+    "Motion",
+    "compose",
+    "extrapolate",
+    "propagate_boxes",
+    "resize_displacement",
+    "scale_displacement",
+    "splat",
+    "warp",
+]

@@ -22,6 +22,25 @@ def scale_displacement(displacement: Tensor, stride: int) -> Tensor:
     return F.avg_pool2d(displacement, stride) / stride
 
 
+def resize_displacement(displacement: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bring a field to a map of another resolution of the same frame, in pixels of that map.
+
+    Args:
+        displacement: (B, 2, H, W), pixels of its own map; further channels are resized and not scaled.
+        size: (height, width) of the other map.
+    Returns: (B, 2, *size); means over cells where the map gets smaller, bilinear where it gets larger.
+    """
+    height, width = displacement.shape[-2:]
+    if (height, width) == size:
+        return displacement
+    if size[0] <= height and size[1] <= width:
+        resized = F.interpolate(displacement, size, mode="area")
+    else:
+        resized = F.interpolate(displacement, size, mode="bilinear", align_corners=False)
+    factors = [size[1] / width, size[0] / height] + [1.0] * (displacement.shape[1] - 2)
+    return resized * resized.new_tensor(factors)[:, None, None]
+
+
 def compose(newer: Tensor, older: Tensor) -> Tensor:
     """Chain D_(t,t-1) and D_(t-1,t-2) to D_(t,t-2).
 

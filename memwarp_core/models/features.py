@@ -1,36 +1,63 @@
-"""The features part: an image becomes the evidence for the memory and the motion features to compare frames with."""
-
-from dataclasses import dataclass
+"""The features part: backbones whose memory may sit at several stages."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from memwarp_core.models.config import FeaturesConfig
+from memwarp_core.models.config import FeaturesConfig, Stage, TinyFeaturesConfig
+from memwarp_core.models.parts import Features, Levels
 
-STRIDE = 8
-"""Image pixels per cell of the feature map."""
-SIZE_MULTIPLE = 16
-"""Image sides must be multiples of this, the stride of the coarsest stage."""
+STAGES: tuple[Stage, ...] = ("conv3", "conv4", "conv5")
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What one image contributes."""
+class StagedFeatures(Features):
+    """A backbone of three stages behind its early layers, with a memory behind any of them.
 
-    features: Tensor
-    """(B, C, H/8, W/8), what the memory keeps and the head reads."""
-    motion: Tensor
-    """(B, C', H/4, W/4), early features in which one place looks alike in neighbouring frames."""
+    The stages after a memory run on the memory; the maps that follow from several memories are averaged.
+    """
 
-
-class TinyFeatures(nn.Module):
-    """A small residual network at stride 8 that also sees the context of a stride-16 stage."""
-
-    def __init__(self, config: FeaturesConfig) -> None:
+    def __init__(self, memory_at: tuple[Stage, ...], strides: dict[Stage, int], channels: dict[Stage, int]) -> None:
         super().__init__()
+        self.memory_at = tuple(stage for stage in STAGES if stage in memory_at)
+        self.strides = tuple(strides[stage] for stage in self.memory_at)
+        self.channels = tuple(channels[stage] for stage in self.memory_at)
+        self.head_strides = (strides["conv5"],)
+        self.head_channels = (channels["conv5"],)
+
+    def stage(self, name: Stage, x: Tensor) -> Tensor:
+        """Run one stage on what the stage before it returned; conv3 follows the early layers."""
+        raise NotImplementedError
+
+    def levels(self, early: Tensor) -> Levels:
+        kept, x = [], early
+        for name in STAGES[: STAGES.index(self.memory_at[-1]) + 1]:
+            x = self.stage(name, x)
+            if name in self.memory_at:
+                kept.append(x)
+        return tuple(kept)
+
+    def finish(self, memory: Levels) -> Levels:
+        finished = []
+        for name, x in zip(self.memory_at, memory, strict=True):
+            for later in STAGES[STAGES.index(name) + 1 :]:
+                x = self.stage(later, x)
+            finished.append(x)
+        return (sum(finished[1:], finished[0]) / len(finished),)
+
+
+class TinyFeatures(StagedFeatures):
+    """A small residual network; conv5 is at stride 8 and also sees the context of a stage at stride 16."""
+
+    size_multiple = 16
+    early_stride = 4
+
+    def __init__(self, config: TinyFeaturesConfig) -> None:
         stem, quarter, eighth, sixteenth = config.widths
-        self.motion_channels = quarter
-        self.out_channels = config.channels
+        super().__init__(
+            config.memory_at,
+            {"conv3": 4, "conv4": 8, "conv5": 8},
+            {"conv3": quarter, "conv4": eighth, "conv5": config.channels},
+        )
+        self.early_channels = quarter
         self.stem = nn.Sequential(
             nn.Conv2d(3, stem, 3, stride=2, padding=1, bias=False),
             nn.BatchNorm2d(stem),
@@ -43,15 +70,16 @@ class TinyFeatures(nn.Module):
         self.context = nn.Conv2d(sixteenth, config.channels, 1)
         self.merge = nn.Conv2d(config.channels, config.channels, 3, padding=1)
 
-    def forward(self, images: Tensor) -> Evidence:
-        """
-        Args:
-            images: (B, 3, H, W), RGB in [0, 255]; H and W multiples of 16.
-        """
-        motion = self.quarter(self.stem((images - 127.5) / 64))
-        eighth = self.eighth(motion)
-        context = F.interpolate(self.context(self.sixteenth(eighth)), scale_factor=2.0, mode="nearest")
-        return Evidence(F.relu(self.merge(F.relu(self.lateral(eighth) + context))), motion)
+    def early(self, images: Tensor) -> Tensor:
+        return self.quarter(self.stem((images - 127.5) / 64))
+
+    def stage(self, name: Stage, x: Tensor) -> Tensor:
+        if name == "conv3":
+            return x
+        if name == "conv4":
+            return self.eighth(x)
+        context = F.interpolate(self.context(self.sixteenth(x)), scale_factor=2.0, mode="nearest")
+        return F.relu(self.merge(F.relu(self.lateral(x) + context)))
 
 
 class _Residual(nn.Module):
@@ -72,3 +100,8 @@ class _Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.shortcut(x) + self.body(x))
+
+
+def build_features(config: FeaturesConfig) -> Features:
+    assert isinstance(config, TinyFeaturesConfig)
+    return TinyFeatures(config)

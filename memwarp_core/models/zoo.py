@@ -11,6 +11,7 @@ from memwarp_core.errors import ConfigError
 from memwarp_core.files import write_whole
 from memwarp_core.models.config import DetectorConfig
 from memwarp_core.models.detector import Detector
+from memwarp_core.models.fast_strong import FastStrong
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 """The models that ship with the package: <name>.safetensors, each with its model card <name>.md beside it."""
@@ -21,6 +22,11 @@ CONFIG_KEY = "memwarp_config"
 def available_models() -> list[str]:
     """Names of the models that ship with the package."""
     return sorted(path.stem for path in WEIGHTS_FOLDER.glob("*.safetensors"))
+
+
+def build_detector(config: DetectorConfig) -> Detector:
+    """A detector with random weights."""
+    return FastStrong(config) if config.strong is not None else Detector(config)
 
 
 def load_weights(name_or_path: str | Path) -> Detector:
@@ -44,7 +50,7 @@ def load_weights(name_or_path: str | Path) -> Detector:
         config = DetectorConfig.model_validate_json(metadata[CONFIG_KEY])
     except ValidationError as error:
         raise ConfigError(f"{path}: the configuration inside does not fit this version: {error}") from error
-    detector = Detector(config)
+    detector = build_detector(config)
     try:
         detector.load_state_dict(weights)
     except RuntimeError as error:

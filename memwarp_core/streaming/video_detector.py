@@ -1,10 +1,11 @@
-"""One detector on a live stream: images with stamps in, detections of now and of the coming instants out."""
+"""One detector on live streams: images with stamps in, detections of now and of the coming instants out."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -13,17 +14,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from memwarp_core.errors import ConfigError, DataError, StaleFrameError
-from memwarp_core.geometry import extrapolate, propagate_boxes, splat, warp
+from memwarp_core.geometry import extrapolate, propagate_boxes, splat
 from memwarp_core.models import Detector, load_weights
 from memwarp_core.models.config import AnticipationConfig
-from memwarp_core.models.features import SIZE_MULTIPLE, STRIDE
-from memwarp_core.models.memory import MemoryState
+from memwarp_core.models.detector import merge_boxes
+from memwarp_core.models.parts import Levels, warp_levels
 from memwarp_core.types import Detections
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 
 _PADDING_GREY = 127
 _LARGEST_ASPECT_RATIO = 8
+_MOTIONS = 5
+"""Displacements between neighbouring frames that are kept for anticipation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +34,7 @@ class Motion:
     """The displacement from one frame of a stream to the frame before it."""
 
     displacement: Tensor
-    """(1, 2, H/8, W/8), backward, in cells of the feature map."""
+    """(1, 2, H, W), backward, in cells of the finest feature map."""
     interval_ns: int
     """Time between the two frames."""
 
@@ -40,19 +43,22 @@ class Motion:
 class DetectorState:
     """Everything a detector remembers of one camera; a new state is a reset."""
 
-    stamp_ns: int | None = None
+    newest_ns: int | None = None
     """Stamp of the newest frame; None before the first one."""
+    stamp_ns: int | None = None
+    """Stamp of the frame that the memory stands at; an older one where frames are only anticipated."""
+    since_evidence: int = 0
+    """Frames since the last one that was looked at in full, that one included."""
     image_size: tuple[int, int] | None = None
     """(height, width) of the camera's images."""
-    memory: MemoryState | None = None
-    motion_features: Tensor | None = None
-    """(1, C', H/4, W/4) of the newest frame, to compare the next one with."""
-    motion: Motion | None = None
-    """From the newest frame to the one before it; None after a stream's first frame."""
-    previous_motion: Motion | None = None
-    """From that frame to the one before it."""
+    memory: Any = None
+    """The memory's own state."""
+    features: Levels | None = None
+    """M_t, what the head read."""
+    motions: tuple[Motion, ...] = ()
+    """The last few, newest first."""
     detections: Detections | None = None
-    """What was found in the newest frame."""
+    """What was found at stamp_ns."""
 
 
 class VideoDetector:
@@ -76,11 +82,23 @@ class VideoDetector:
     def class_names(self) -> tuple[str, ...]:
         return self.config.class_names
 
+    @property
+    def lookahead(self) -> int:
+        """Frames that must follow before a frame's detections are known; 0 for detectors that run live."""
+        return self._detector.memory.lookahead
+
     def start(self) -> DetectorState:
-        """The state of a stream of which no frame was seen."""
+        """The state of a stream of which no frame was seen.
+
+        Raises: ConfigError for a detector that looks ahead.
+        """
+        if self.lookahead:
+            raise ConfigError(
+                f"{self.name} looks {self.lookahead} frames into the future; expected a causal detector for a live "
+                "stream, such as its causal variant; recordings go through detect_clip()."
+            )
         return DetectorState()
 
-    @torch.inference_mode()
     def step(self, image: np.ndarray, stamp_ns: int, state: DetectorState) -> tuple[Detections, DetectorState]:
         """Detect in the next frame of a stream.
 
@@ -95,27 +113,69 @@ class VideoDetector:
             DataError: the image is not (H, W, 3) uint8, or a strip with sides of a ratio over 8.
             StaleFrameError: the stamp is not newer than the state's.
         """
-        state = self._continue_or_restart(image, stamp_ns, state)
-        with self._autocast():
-            evidence = self._detector.features(self._prepare(image))
-            motion = None
-            if state.motion_features is not None and state.stamp_ns is not None:
-                displacement = self._detector.displacement(evidence.motion, state.motion_features)
-                motion = Motion(displacement=displacement.float(), interval_ns=stamp_ns - state.stamp_ns)
-            features, memory = self._detector.memory.step(
-                state.memory, evidence.features, None if motion is None else motion.displacement
+        (stepped,) = self.step_cameras([image], [stamp_ns], [state])
+        return stepped
+
+    @torch.inference_mode()
+    def step_cameras(
+        self, images: Sequence[np.ndarray], stamps_ns: Sequence[int], states: Sequence[DetectorState]
+    ) -> list[tuple[Detections, DetectorState]]:
+        """Detect in one new frame of each of several cameras; equal sizes share one pass through the network.
+
+        Args, Raises: as for `step`, one entry per camera; with an error no camera has advanced.
+        Returns: per camera what `step` returns.
+        """
+        states = [self._continue_or_restart(*of_camera) for of_camera in zip(images, stamps_ns, states, strict=True)]
+        stepped: dict[int, tuple[Detections, DetectorState]] = {}
+        groups: dict[tuple[tuple[int, int], bool], list[int]] = {}
+        for camera, (image, stamp_ns, state) in enumerate(zip(images, stamps_ns, states, strict=True)):
+            withhold = 0 < state.since_evidence < self.config.propagation.every
+            if withhold and self.config.propagation.source == "anticipation":
+                stepped[camera] = self._skip(stamp_ns, state)
+            else:
+                size = self._network_size((image.shape[0], image.shape[1]))
+                groups.setdefault((size, withhold), []).append(camera)
+        for (_, withhold), cameras in groups.items():
+            of_group = self._look(
+                [images[camera] for camera in cameras],
+                [stamps_ns[camera] for camera in cameras],
+                [states[camera] for camera in cameras],
+                withhold,
             )
-        size = (image.shape[0], image.shape[1])
-        (detections,) = self._detect(features, [stamp_ns], size)
-        return detections, DetectorState(
-            stamp_ns=stamp_ns,
-            image_size=size,
-            memory=memory,
-            motion_features=evidence.motion,
-            motion=motion,
-            previous_motion=state.motion,
-            detections=detections,
-        )
+            stepped.update(zip(cameras, of_group, strict=True))
+        return [stepped[camera] for camera in range(len(images))]
+
+    @torch.inference_mode()
+    def detect_clip(self, frames: Iterable[tuple[np.ndarray, int]]) -> Iterator[Detections]:
+        """Detect in all frames of a recording; the way for detectors that look ahead, and open to all.
+
+        Args:
+            frames: (image, stamp_ns), as for `step`.
+        Returns: detections of each frame, in order, each as soon as it is known.
+        """
+        if not self.lookahead:
+            state = self.start()
+            for image, stamp_ns in frames:
+                detections, state = self.step(image, stamp_ns, state)
+                yield detections
+            return
+        memory_state, waiting = None, deque[tuple[int, tuple[int, int]]]()
+        for image, stamp_ns in frames:
+            self._check_image(image)
+            with self._autocast():
+                evidence = self._detector.observe(self._prepare([image]))
+                advanced = self._detector.step(memory_state, evidence)
+            memory_state = advanced.state
+            waiting.append((stamp_ns, (image.shape[0], image.shape[1])))
+            if advanced.memory is not None:
+                stamp, size = waiting.popleft()
+                yield self._detect(advanced.memory, [stamp], [size])[0]
+        while waiting:
+            advanced = self._detector.step(memory_state, None)
+            memory_state = advanced.state
+            assert advanced.memory is not None
+            stamp, size = waiting.popleft()
+            yield self._detect(advanced.memory, [stamp], [size])[0]
 
     @torch.inference_mode()
     def anticipate(
@@ -123,8 +183,8 @@ class VideoDetector:
     ) -> list[Detections]:
         """Say where objects will be, without seeing further images (the paper, section 4.3).
 
-        Stamps decide how many frame intervals a horizon is. After a stream's first frame nothing is known of motion,
-        and objects are expected to stay.
+        Stamps decide how many frame intervals a horizon is. After a stream's first frame, and for a detector that does
+        not compare frames, nothing is known of motion, and objects are expected to stay.
 
         Args:
             state: what `step` returned.
@@ -133,59 +193,123 @@ class VideoDetector:
         Returns: detections per horizon, as from `step`; their stamps are the newest frame's plus the horizon.
         Raises: ValueError if no frame was seen or a horizon is negative.
         """
-        if state.detections is None or state.memory is None or state.stamp_ns is None or state.image_size is None:
+        if state.detections is None or state.features is None or state.newest_ns is None or state.image_size is None:
             raise ValueError("anticipate() needs a state that has seen a frame; call step() first.")
         if any(not horizon >= 0 for horizon in horizons_s):
             raise ValueError(f"horizons_s must not be negative, got {list(horizons_s)}.")
         if not horizons_s:
             return []
+        assert state.stamp_ns is not None
         how = how or self.config.anticipation
-        stamps = [state.stamp_ns + round(horizon * 1e9) for horizon in horizons_s]
-        totals = self._extrapolate(state, horizons_s, how)
+        stamps = [state.newest_ns + round(horizon * 1e9) for horizon in horizons_s]
+        if not state.motions:
+            if how.source == "boxes":
+                return [replace(state.detections, stamp_ns=stamp) for stamp in stamps]
+            return self._detect(_repeat(state.features, len(stamps)), stamps, [state.image_size] * len(stamps))
+        totals = self._extrapolate(state, [stamp - state.stamp_ns for stamp in stamps], how)
         if how.source == "boxes":
             return [
                 self._propagate(state.detections, total[0], stamp, state.image_size)
                 for total, stamp in zip(totals, stamps, strict=True)
             ]
-        fields = splat(torch.cat(totals))
-        memory = state.memory.features.expand(len(stamps), -1, -1, -1)
-        return self._detect(warp(memory, fields), stamps, state.image_size)
+        moved = warp_levels(_repeat(state.features, len(stamps)), splat(torch.cat(totals)))
+        return self._detect(moved, stamps, [state.image_size] * len(stamps))
 
-    def _extrapolate(self, state: DetectorState, horizons_s: Sequence[float], how: AnticipationConfig) -> list[Tensor]:
-        """Total displacement per horizon, (1, 2, H/8, W/8), feature cells, indexed by the newest frame."""
-        assert state.memory is not None
-        if state.motion is None:
-            nothing = torch.zeros_like(state.memory.features[:, :2])
-            return [nothing for _ in horizons_s]
-        steps = [horizon * 1e9 / state.motion.interval_ns for horizon in horizons_s]
-        previous = state.motion.displacement
-        if state.previous_motion is not None:
-            ratio = state.motion.interval_ns / state.previous_motion.interval_ns
-            previous = state.previous_motion.displacement * ratio
-        return extrapolate(previous, state.motion.displacement, steps, how.motion)
-
-    def _detect(self, features: Tensor, stamps_ns: Sequence[int], size: tuple[int, int]) -> list[Detections]:
-        """Run the head on a batch of maps of one camera; boxes go from network to source pixels."""
+    def _look(
+        self, images: Sequence[np.ndarray], stamps_ns: Sequence[int], states: Sequence[DetectorState], withhold: bool
+    ) -> list[tuple[Detections, DetectorState]]:
+        """Advance cameras whose images have the same size in the network."""
+        sizes = [(image.shape[0], image.shape[1]) for image in images]
         with self._autocast():
-            found = self._detector.head.detect(features)
-        to_source = self._to_source(size)
-        limit = torch.tensor([size[1], size[0]] * 2, dtype=torch.float32, device=self.device)
+            evidence = self._detector.observe(self._prepare(images), withhold=withhold).split()
+            advanced = self._detector.step_streams([state.memory for state in states], evidence)
+        motions = []
+        for one, stamp_ns, state in zip(advanced, stamps_ns, states, strict=True):
+            if one.displacement is None or state.stamp_ns is None:
+                motions.append(state.motions)
+                continue
+            newest = Motion(displacement=one.displacement, interval_ns=stamp_ns - state.stamp_ns)
+            motions.append((newest, *state.motions[: _MOTIONS - 1]))
+        memories: list[Levels] = [one.memory for one in advanced if one.memory is not None]
+        if withhold and self.config.propagation.source == "boxes":
+            found = []
+            for state, of_stream, stamp_ns, size in zip(states, motions, stamps_ns, sizes, strict=True):
+                assert state.detections is not None
+                found.append(self._propagate(state.detections, of_stream[0].displacement[0], stamp_ns, size))
+        else:
+            together = tuple(torch.cat(level) for level in zip(*memories, strict=True))
+            found = self._detect(together, stamps_ns, sizes, [one.late for one in advanced])
+        return [
+            (
+                detections,
+                DetectorState(
+                    newest_ns=stamp_ns,
+                    stamp_ns=stamp_ns,
+                    since_evidence=state.since_evidence + 1 if withhold else 1,
+                    image_size=size,
+                    memory=one.state,
+                    features=memory,
+                    motions=of_stream,
+                    detections=detections,
+                ),
+            )
+            for detections, stamp_ns, state, size, one, memory, of_stream in zip(
+                found, stamps_ns, states, sizes, advanced, memories, motions, strict=True
+            )
+        ]
+
+    def _skip(self, stamp_ns: int, state: DetectorState) -> tuple[Detections, DetectorState]:
+        """Say of a new frame what is anticipated of its instant, without looking at it."""
+        assert state.newest_ns is not None
+        state = replace(state, newest_ns=stamp_ns, since_evidence=state.since_evidence + 1)
+        return self.anticipate(state, [0.0])[0], state
+
+    def _extrapolate(self, state: DetectorState, ages_ns: Sequence[int], how: AnticipationConfig) -> list[Tensor]:
+        """Total displacement over each age, (1, 2, H, W), cells of the finest level, indexed by the memory's frame."""
+        newest = state.motions[0]
+        steps = [age_ns / newest.interval_ns for age_ns in ages_ns]
+        previous = newest.displacement
+        if len(state.motions) > 1:
+            ratio = newest.interval_ns / state.motions[1].interval_ns
+            previous = state.motions[1].displacement * ratio
+        return extrapolate(previous, newest.displacement, steps, how.motion)
+
+    def _detect(
+        self,
+        memory: Levels,
+        stamps_ns: Sequence[int],
+        sizes: Sequence[tuple[int, int]],
+        late: Sequence[list[dict[str, Tensor]] | None] = (),
+    ) -> list[Detections]:
+        """Run the head on a batch of memories; boxes go from network to source pixels.
+
+        Args:
+            sizes: (height, width) of each camera's images.
+            late: per memory, boxes of a strong detector in network pixels, to be merged with those found.
+        """
+        stride = self._detector.features.strides[0]
+        network_size = (memory[0].shape[-2] * stride, memory[0].shape[-1] * stride)
+        with self._autocast():
+            found = self._detector.detect(memory, network_size)
+        for index, of_image in enumerate(late):
+            if of_image is not None:
+                found[index] = merge_boxes([found[index], *of_image], self.config.head.nms_threshold)
         return [
             Detections(
-                boxes_xyxy=torch.minimum(of_image["boxes"].float() * to_source, limit),
+                boxes_xyxy=self._to_source(of_image["boxes"].float(), size),
                 scores=of_image["scores"].float(),
                 labels=of_image["labels"],
                 stamp_ns=stamp_ns,
             )
-            for of_image, stamp_ns in zip(found, stamps_ns, strict=True)
+            for of_image, stamp_ns, size in zip(found, stamps_ns, sizes, strict=True)
         ]
 
     def _propagate(self, detections: Detections, total: Tensor, stamp_ns: int, size: tuple[int, int]) -> Detections:
         """Box propagation (section 5.2): the same boxes, moved with what is inside them; gone ones are dropped."""
-        to_source = self._to_source(size)
-        moved = propagate_boxes(detections.boxes_xyxy / to_source, total, STRIDE) * to_source
-        limit = torch.tensor([size[1], size[0]] * 2, dtype=torch.float32, device=self.device)
-        moved = torch.minimum(moved.clamp(min=0), limit)
+        height, width = self._network_size(size)
+        boxes = _scale_boxes(detections.boxes_xyxy, width / size[1], height / size[0])
+        moved = propagate_boxes(boxes, total, self._detector.features.strides[0]).clamp(min=0)
+        moved = self._to_source(moved, size)
         visible = (moved[:, 2:] > moved[:, :2]).all(dim=1)
         return Detections(
             boxes_xyxy=moved[visible],
@@ -195,6 +319,18 @@ class VideoDetector:
         )
 
     def _continue_or_restart(self, image: np.ndarray, stamp_ns: int, state: DetectorState) -> DetectorState:
+        self._check_image(image)
+        if state.newest_ns is None:
+            return state
+        if stamp_ns <= state.newest_ns:
+            raise StaleFrameError(
+                f"frame stamp {stamp_ns} ns is not after the memory's newest {state.newest_ns} ns; "
+                "use the state of start() when a recording begins again."
+            )
+        too_old = stamp_ns - state.newest_ns > self.config.memory.max_gap_s * 1e9
+        return self.start() if too_old or state.image_size != image.shape[:2] else state
+
+    def _check_image(self, image: np.ndarray) -> None:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
             raise DataError(f"image must be (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}; convert it first.")
         if max(image.shape[:2]) > _LARGEST_ASPECT_RATIO * min(image.shape[:2]):
@@ -202,40 +338,49 @@ class VideoDetector:
                 f"image is {image.shape[1]}x{image.shape[0]}; expected sides of a ratio up to {_LARGEST_ASPECT_RATIO}. "
                 "The shorter side is scaled to the network's, so a strip would become huge; cut it into pieces."
             )
-        if state.stamp_ns is None:
-            return state
-        if stamp_ns <= state.stamp_ns:
-            raise StaleFrameError(
-                f"frame stamp {stamp_ns} ns is not after the memory's newest {state.stamp_ns} ns; "
-                "use the state of start() when a recording begins again."
-            )
-        too_old = stamp_ns - state.stamp_ns > self.config.memory.max_gap_s * 1e9
-        return self.start() if too_old or state.image_size != image.shape[:2] else state
 
     def _network_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of the scaled image, before padding."""
+        if self.config.fixed_size is not None:
+            return self.config.fixed_size
         scale = self.config.short_side / min(size)
+        if self.config.long_side is not None:
+            scale = min(scale, self.config.long_side / max(size))
         return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
 
-    def _to_source(self, size: tuple[int, int]) -> Tensor:
-        """(4,), source pixels per network pixel for x, y, x, y."""
+    def _to_source(self, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+        """(N, 4), from network to source pixels and inside the image."""
         height, width = self._network_size(size)
-        return torch.tensor([size[1] / width, size[0] / height] * 2, dtype=torch.float32, device=self.device)
+        boxes = _scale_boxes(boxes, size[1] / width, size[0] / height)
+        x, y = boxes[:, 0::2].clamp(max=size[1]), boxes[:, 1::2].clamp(max=size[0])
+        return torch.stack((x[:, 0], y[:, 0], x[:, 1], y[:, 1]), dim=1)
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self._dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, self._dtype)
 
-    def _prepare(self, image: np.ndarray) -> Tensor:
-        """(1, 3, H, W) RGB in [0, 255] at the network's size, padded to a multiple of its stride."""
-        height, width = self._network_size((image.shape[0], image.shape[1]))
-        if (height, width) != image.shape[:2]:
-            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-        tensor = torch.from_numpy(np.ascontiguousarray(image)).to(self.device, non_blocking=True)
-        tensor = tensor.permute(2, 0, 1)[None].float()
-        padding = (0, -width % SIZE_MULTIPLE, 0, -height % SIZE_MULTIPLE)
-        return F.pad(tensor, padding, value=_PADDING_GREY).contiguous(memory_format=torch.channels_last)
+    def _prepare(self, images: Sequence[np.ndarray]) -> Tensor:
+        """(B, 3, H, W) RGB in [0, 255] at the network's size, padded to a multiple of its stride."""
+        height, width = self._network_size((images[0].shape[0], images[0].shape[1]))
+        if images[0].shape[:2] != (height, width):
+            images = [cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA) for image in images]
+        tensor = torch.from_numpy(np.stack(images)).to(self.device, non_blocking=True)
+        multiple = self._detector.features.size_multiple
+        padding = (0, -width % multiple, 0, -height % multiple)
+        padded = F.pad(tensor.permute(0, 3, 1, 2).float(), padding, value=_PADDING_GREY)
+        return padded.contiguous(memory_format=torch.channels_last)
+
+
+def _repeat(memory: Levels, times: int) -> Levels:
+    return tuple(level.expand(times, -1, -1, -1) for level in memory)
+
+
+def _scale_boxes(boxes_xyxy: Tensor, x: float, y: float) -> Tensor:
+    """Factors are plain numbers, because a tensor of them would have to travel to the device."""
+    return torch.stack(
+        (boxes_xyxy[:, 0] * x, boxes_xyxy[:, 1] * y, boxes_xyxy[:, 2] * x, boxes_xyxy[:, 3] * y), dim=1
+    )
 
 
 def load_detector(

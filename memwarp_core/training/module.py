@@ -1,17 +1,20 @@
 """One stage of training as a Lightning module."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import lightning
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from memwarp_core.geometry import resize_displacement
 from memwarp_core.models import Detector
-from memwarp_core.models.features import STRIDE
+from memwarp_core.models.parts import Evidence, Levels
 from memwarp_core.training.config import StageConfig
-from memwarp_core.training.packed_clips import PackedClip
+from memwarp_core.training.packed_clips import STRIDE, PackedClip
 from memwarp_core.training.sequences import SequenceBatch, Sequences, collate, photometric
 
 OBJECT_WEIGHT = 5.0
@@ -38,6 +41,7 @@ class StageModule(lightning.LightningModule):
             length=per_epoch,
             seed=self._stage_seed,
             crop=stage.crop,
+            size_multiple=self.detector.features.size_multiple,
             max_temporal_stride=stage.max_temporal_stride,
         )
         return DataLoader(sequences, stage.batch_size, collate_fn=collate)
@@ -51,34 +55,51 @@ class StageModule(lightning.LightningModule):
 
     def training_step(self, batch: SequenceBatch, index: int) -> Tensor:
         generator = torch.Generator().manual_seed(self._stage_seed * 1_000_003 + self.global_step)
-        sequences, frames = batch.images.shape[:2]
         images = photometric(batch.images.float(), generator).flatten(0, 1)
-        evidence = self.detector.features(images.contiguous(memory_format=torch.channels_last))
-        motion = evidence.motion.unflatten(0, (sequences, frames))
-        displacement = self.detector.displacement(motion[:, 1:].flatten(0, 1), motion[:, :-1].flatten(0, 1))
-        displacement = displacement.unflatten(0, (sequences, frames - 1))
-        features = evidence.features.unflatten(0, (sequences, frames))
+        frames = batch.images.shape[1]
+        evidence = self.detector.observe(images.contiguous(memory_format=torch.channels_last))
         if self._stage.trains == "memory":
-            features = self._remember(features, displacement, generator)
+            memory, displacement = self._remember(evidence.in_time(frames), generator)
+        else:
+            assert evidence.features is not None
+            memory, displacement = evidence.features, self._compare_neighbours(evidence, frames)
         targets = [{"boxes": b, "labels": c} for b, c in zip(batch.boxes, batch.labels, strict=True)]
-        losses = self.detector.head.losses(features.flatten(0, 1), targets)
-        error = (displacement - batch.displacement[:, 1:]).norm(dim=2, keepdim=True)
-        weight = _object_weight(batch)[:, 1:] * batch.valid[:, 1:]
-        losses["displacement"] = self._stage.displacement_weight * (error * weight).sum() / weight.sum().clamp(min=1)
+        size = (images.shape[-2], images.shape[-1])
+        losses = self.detector.head.losses(self.detector.features.finish(memory), targets, size)
+        if displacement is not None:
+            losses["displacement"] = self._stage.displacement_weight * _end_point_error(displacement, batch)
         total = torch.stack(list(losses.values())).sum()
         self.log_dict({name: value.detach() for name, value in losses.items()})
         self.log("loss", total.detach(), prog_bar=True)
         return total
 
-    def _remember(self, features: Tensor, displacement: Tensor, generator: torch.Generator) -> Tensor:
-        """Run the memory over (B, T, C, H, W) evidence, withholding some of it; the head then reads every frame."""
-        withheld = torch.rand(features.shape[1], generator=generator) < self._stage.evidence_dropping
-        state, remembered = None, []
-        for t in range(features.shape[1]):
-            evidence = None if t > 0 and withheld[t] else features[:, t]
-            memory, state = self.detector.memory.step(state, evidence, displacement[:, t - 1] if t > 0 else None)
-            remembered.append(memory)
-        return torch.stack(remembered, dim=1)
+    def _compare_neighbours(self, evidence: Evidence, frames: int) -> Tensor | None:
+        """(B, T - 1, 2, H, W), from each frame of B sequences to the frame before it."""
+        if self.detector.displacement is None or evidence.motion is None:
+            return None
+        motion = evidence.motion.unflatten(0, (-1, frames))
+        fields = self.detector.displacement(motion[:, 1:].flatten(0, 1), motion[:, :-1].flatten(0, 1))
+        return fields[:, :2].unflatten(0, (-1, frames - 1))
+
+    def _remember(self, evidence: list[Evidence], generator: torch.Generator) -> tuple[Levels, Tensor | None]:
+        """Run the memory over T frames, withholding some evidence; the head then reads every frame.
+
+        Returns: M of all frames, (B * T, C, H, W) per level; and displacements as from _compare_neighbours.
+        """
+        withheld = torch.rand(len(evidence), generator=generator) < self._stage.evidence_dropping
+        state, memories, displacements = None, [], []
+        for t, new in enumerate(evidence):
+            step = self.detector.step(state, replace(new, features=None) if t > 0 and withheld[t] else new)
+            state = step.state
+            memories += [step.memory] if step.memory is not None else []
+            displacements += [step.displacement] if step.displacement is not None else []
+        while len(memories) < len(evidence):  # what a memory that looks ahead still owes
+            step = self.detector.step(state, None)
+            state = step.state
+            assert step.memory is not None
+            memories.append(step.memory)
+        together = tuple(torch.stack(level, dim=1).flatten(0, 1) for level in zip(*memories, strict=True))
+        return together, torch.stack(displacements, dim=1) if displacements else None
 
     def configure_optimizers(self) -> Any:
         stage = self._stage
@@ -95,6 +116,16 @@ class StageModule(lightning.LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _end_point_error(displacement: Tensor, batch: SequenceBatch) -> Tensor:
+    """Mean distance to the exact fields where they are known, in cells of (B, T - 1, 2, H, W) `displacement`."""
+    size = (displacement.shape[-2], displacement.shape[-1])
+    exact = resize_displacement(batch.displacement[:, 1:].flatten(0, 1), size)
+    weight = (_object_weight(batch) * batch.valid)[:, 1:].flatten(0, 1)
+    weight = F.interpolate(weight, size, mode="area")
+    error = (displacement.flatten(0, 1) - exact).norm(dim=1, keepdim=True)
+    return (error * weight).sum() / weight.sum().clamp(min=1)
 
 
 def _object_weight(batch: SequenceBatch) -> Tensor:

@@ -15,7 +15,9 @@ from rich.progress import track
 from memwarp_core.data.coco_vid import CocoVidClip, read_coco_vid
 from memwarp_core.errors import DataError
 from memwarp_core.geometry import scale_displacement
-from memwarp_core.models.features import STRIDE
+
+STRIDE = 8
+"""Image pixels per cell of the packed displacement fields."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from memwarp_core.geometry import compose
-from memwarp_core.models.features import SIZE_MULTIPLE, STRIDE
-from memwarp_core.training.packed_clips import PackedClip
+from memwarp_core.training.packed_clips import STRIDE, PackedClip
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +56,7 @@ class Sequences(Dataset[SequenceBatch]):
         length: int,
         seed: int,
         crop: tuple[int, int] | None = None,
+        size_multiple: int = 16,
         max_temporal_stride: int = 1,
     ) -> None:
         """
@@ -65,7 +65,8 @@ class Sequences(Dataset[SequenceBatch]):
             first: number of the first sequence, so that every epoch draws new ones.
             length: how many sequences there are.
             seed: item i depends on (seed, first + i) alone.
-            crop: (height, width) of the window in pixels, multiples of 16; None for whole images.
+            crop: (height, width) of the window in pixels; None for whole images.
+            size_multiple: sides of the window must be multiples of this.
             max_temporal_stride: neighbouring frames of a sequence are 1 to this many frames apart.
         Raises: ValueError if a clip is too short or the window does not fit.
         """
@@ -74,8 +75,8 @@ class Sequences(Dataset[SequenceBatch]):
             raise ValueError(f"sequences of {frames} frames need clips at least as long, got one of {shortest}.")
         height, width = clips[0].images.shape[1:3]
         self._window = crop or (height, width)
-        if self._window[0] > height or self._window[1] > width or any(s % SIZE_MULTIPLE for s in self._window):
-            raise ValueError(f"crop must be multiples of {SIZE_MULTIPLE} within {(height, width)}, got {crop}.")
+        if self._window[0] > height or self._window[1] > width or any(s % size_multiple for s in self._window):
+            raise ValueError(f"crop must be multiples of {size_multiple} within {(height, width)}, got {crop}.")
         self._clips = clips
         self._frames = frames
         self._first = first

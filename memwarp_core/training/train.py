@@ -14,7 +14,7 @@ from memwarp_core.data.coco_vid import read_coco_vid
 from memwarp_core.errors import ConfigError
 from memwarp_core.evaluation.evaluate import evaluate
 from memwarp_core.files import write_bytes_whole
-from memwarp_core.models import Detector, load_weights, save_weights
+from memwarp_core.models import build_detector, load_weights, save_weights
 from memwarp_core.streaming import VideoDetector
 from memwarp_core.training.config import TrainingConfig
 from memwarp_core.training.module import StageModule
@@ -43,7 +43,7 @@ def train(config: TrainingConfig, data: Path, validation: Path | None, output: P
             f"the detector's class_names are {config.detector.class_names}, but {data} has {class_names}."
         )
     lightning.seed_everything(config.seed, verbose=False)
-    detector = Detector(config.detector)
+    detector = build_detector(config.detector)
     weights = output
     for number, stage in enumerate(config.stages):
         weights = output / f"{stage.name}.safetensors"

@@ -6,7 +6,7 @@ import torch
 
 from memwarp_core import ConfigError, DataError, Detections, StaleFrameError, VideoDetector, load_detector
 from memwarp_core.models import Detector, DetectorConfig
-from memwarp_core.models.config import AnticipationConfig, HeadConfig
+from memwarp_core.models.config import AnticipationConfig, FCOSHeadConfig
 
 FRAME_NS = 50_000_000
 
@@ -16,7 +16,7 @@ def detector() -> VideoDetector:
     """Random weights that find something everywhere: enough for all that does not depend on being right."""
     torch.manual_seed(0)
     config = DetectorConfig(
-        name="test", class_names=("ball", "crate"), short_side=64, head=HeadConfig(score_threshold=0.0)
+        name="test", class_names=("ball", "crate"), short_side=64, head=FCOSHeadConfig(score_threshold=0.0)
     )
     return VideoDetector(Detector(config), device="cpu")
 
@@ -77,15 +77,17 @@ def test_memory_makes_a_difference(detector: VideoDetector) -> None:
 
 
 def test_the_state_does_not_grow(detector: VideoDetector) -> None:
-    _, state = run(detector, images(2))
-    _, later = run(detector, images(8))
+    _, state = run(detector, images(8))
+    _, later = run(detector, images(20))
 
     def size(of: object) -> int:
         if isinstance(of, torch.Tensor):
             return of.numel()
+        if isinstance(of, tuple):
+            return sum(map(size, of))
         return sum(size(getattr(of, name)) for name in getattr(of, "__slots__", ()) if name != "detections")
 
-    assert size(later) == size(state) + state.motion.displacement.numel()  # the second frame has one motion only
+    assert size(later) == size(state) > 0
 
 
 def test_a_frame_that_is_not_newer_is_refused(detector: VideoDetector) -> None:
@@ -102,13 +104,13 @@ def test_a_new_image_size_starts_a_new_memory(detector: VideoDetector) -> None:
     found, state = detector.step(larger, 3 * FRAME_NS, state)
     fresh, _ = detector.step(larger, 3 * FRAME_NS, detector.start())
     assert same(found, fresh)
-    assert state.motion is None
+    assert not state.motions
 
 
 def test_a_long_gap_starts_a_new_memory(detector: VideoDetector) -> None:
     _, state = run(detector, images(3))
     _, state = detector.step(images(1)[0], 60_000_000_000, state)
-    assert state.motion is None
+    assert not state.motions
 
 
 @pytest.mark.parametrize(

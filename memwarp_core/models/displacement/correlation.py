@@ -1,27 +1,30 @@
-"""The displacement part: where each cell of the current feature map was in the past frame."""
+"""Displacements from the detector's own early features."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from memwarp_core.models.config import DisplacementConfig
+from memwarp_core.models.config import CorrelationConfig
+from memwarp_core.models.parts import Displacement
 
 
-class CorrelationDisplacement(nn.Module):
-    """Displacements from the detector's own early features.
+class CorrelationDisplacement(Displacement):
+    """Correlation of the current with the past frame, soft-argmax, and a few convolutions.
 
-    Both frames' motion features are embedded at the stride of the memory; each cell is compared with the cells around
-    it in the past frame, the expected offset under a softmax of the similarities (soft-argmax) is a first estimate,
+    Early features are embedded at the stride of the memory; each cell is compared with the cells around it in the
+    past frame, the expected offset under a softmax of the similarities (soft-argmax) is a first estimate,
     and a few convolutions refine it. A plain network on the correlations learns far more slowly, and a separate
     displacement network would cost more than the rest of a tiny detector.
     """
 
-    def __init__(self, motion_channels: int, config: DisplacementConfig) -> None:
+    reads_early = True
+
+    def __init__(self, early_channels: int, config: CorrelationConfig) -> None:
         super().__init__()
         self.radius = config.radius
         # No ReLU after the embedding: centred features tell "different" from "unrelated".
         self.embed = nn.Sequential(
-            nn.Conv2d(motion_channels, config.channels, 3, stride=2, padding=1, bias=False),
+            nn.Conv2d(early_channels, config.channels, 3, stride=2, padding=1, bias=False),
             nn.BatchNorm2d(config.channels),
         )
         self.log_temperature = nn.Parameter(torch.tensor(2.0))
@@ -35,13 +38,11 @@ class CorrelationDisplacement(nn.Module):
         nn.init.zeros_(self.refine[-1].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.refine[-1].bias)  # type: ignore[arg-type]
 
+    def describe(self, images: Tensor, early: Tensor | None) -> Tensor:
+        """Returns: (B, C, H, W), the embedding on the grid of the displacements."""
+        return self.embed(early)
+
     def forward(self, current: Tensor, past: Tensor) -> Tensor:
-        """
-        Args:
-            current, past: (B, C', 2H, 2W), motion features of two frames.
-        Returns: (B, 2, H, W), x then y, in pixels of the (H, W) feature map, from the current to the past frame.
-        """
-        current, past = self.embed(current), self.embed(past)
         height, width = current.shape[-2:]
         places = _places(height, width, current)
         # All pairs in one product, and a window by a mask, is faster than gathering windows on maps of this size.

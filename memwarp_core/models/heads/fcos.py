@@ -1,0 +1,59 @@
+"""torchvision's FCOS, a dense one-stage detector, on one feature map."""
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.fcos import FCOS
+from torchvision.models.detection.fcos import FCOSHead as Towers
+from torchvision.models.detection.image_list import ImageList
+
+from memwarp_core.models.config import FCOSHeadConfig
+from memwarp_core.models.parts import Head, Levels
+
+REFERENCE_SIZE = 32
+"""Side in pixels of the reference box at each place: distances to box edges are predicted in units of it."""
+
+
+class FCOSHead(Head):
+    """Class scores, centredness and distances to the four box edges at every cell of one feature map.
+
+    Targets, losses, decoding and non-maximum suppression are torchvision's; only one level is used, and a cell is
+    positive within 1.5 strides of an object's centre.
+    """
+
+    def __init__(self, channels: int, stride: int, num_classes: int, config: FCOSHeadConfig) -> None:
+        super().__init__()
+        head = Towers(channels, 1, num_classes, config.convolutions)
+        # Distances pass a ReLU: starting at half an object's size, no place starts dead.
+        nn.init.constant_(head.regression_head.bbox_reg.bias, 0.6)
+        features = nn.Identity()
+        features.out_channels = channels  # type: ignore[assignment]
+        self.fcos = FCOS(
+            features,
+            num_classes,
+            anchor_generator=AnchorGenerator(((REFERENCE_SIZE,),), ((1.0,),)),
+            head=head,
+            center_sampling_radius=1.5 * stride / REFERENCE_SIZE,
+            score_thresh=config.score_threshold,
+            nms_thresh=config.nms_threshold,
+            detections_per_img=config.detections_per_image,
+            topk_candidates=300,
+        )
+
+    def losses(
+        self, levels: Levels, targets: list[dict[str, Tensor]], image_size: tuple[int, int]
+    ) -> dict[str, Tensor]:
+        """See Head.losses: "classification", "bbox_regression", "bbox_ctrness"."""
+        anchors = self._anchors(levels, image_size)
+        return self.fcos.compute_loss(targets, self.fcos.head(list(levels)), anchors, [len(anchors[0])])
+
+    def detect(self, levels: Levels, image_size: tuple[int, int]) -> list[dict[str, Tensor]]:
+        outputs = {key: [value] for key, value in self.fcos.head(list(levels)).items()}
+        anchors = [[of_image] for of_image in self._anchors(levels, image_size)]
+        return self.fcos.postprocess_detections(outputs, anchors, [image_size] * len(levels[0]))
+
+    def _anchors(self, levels: Levels, image_size: tuple[int, int]) -> list[Tensor]:
+        """One (H*W, 4) tensor per image; torchvision takes the image's size from an image list."""
+        batch = len(levels[0])
+        images = ImageList(torch.empty((batch, 0, *image_size), device=levels[0].device), [image_size] * batch)
+        return self.fcos.anchor_generator(images, list(levels))
