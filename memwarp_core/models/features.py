@@ -1,10 +1,20 @@
 """The features part: backbones whose memory may sit at several stages."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models import get_model
+from torchvision.ops import FrozenBatchNorm2d
 
-from memwarp_core.models.config import FeaturesConfig, Stage, TinyFeaturesConfig
+from memwarp_core.models.config import (
+    FeaturesConfig,
+    ResNetFeaturesConfig,
+    Stage,
+    TinyFeaturesConfig,
+    TorchvisionFeaturesConfig,
+)
 from memwarp_core.models.parts import Features, Levels
+from memwarp_core.models.torchvision_detectors import TorchvisionFeatures
 
 STAGES: tuple[Stage, ...] = ("conv3", "conv4", "conv5")
 
@@ -102,6 +112,77 @@ class _Residual(nn.Module):
         return F.relu(self.shortcut(x) + self.body(x))
 
 
+class ResNetFeatures(StagedFeatures):
+    """torchvision's ResNet, under torchvision's key names, with the paper's changes for detection (section 5).
+
+    conv3 and conv4 are layer2 at stride 8 and layer3 at stride 16. conv5 is layer4 kept at stride 16, then a 3x3
+    convolution of dilation 6 and a ReLU: the map F. Normalisation layers are frozen, and so are the stem and layer1.
+    """
+
+    size_multiple = 16
+    early_stride = 4
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: ResNetFeaturesConfig) -> None:
+        expansion = 1 if config.depth < 50 else 4
+        super().__init__(
+            config.memory_at,
+            {"conv3": 8, "conv4": 16, "conv5": 16},
+            {"conv3": 128 * expansion, "conv4": 256 * expansion, "conv5": config.channels},
+        )
+        self.depth = config.depth
+        self.early_channels = 64 * expansion
+        network = get_model(f"resnet{config.depth}", weights=None, norm_layer=FrozenBatchNorm2d)
+        self.conv1, self.bn1 = network.conv1, network.bn1
+        self.relu, self.maxpool = network.relu, network.maxpool
+        self.layer1, self.layer2 = network.layer1, network.layer2
+        self.layer3, self.layer4 = network.layer3, network.layer4
+        for layer in (self.conv1, self.layer1):
+            layer.requires_grad_(False)
+        # Frozen norms do not normalise: undamped, the activations of random weights overflow half precision.
+        for name, norm in self.named_modules():
+            if name.endswith(".bn2" if expansion == 1 else ".bn3"):
+                norm.weight.fill_(0.2)  # type: ignore[union-attr, operator]
+        _exchange_stride_for_dilation(self.layer4)
+        self.reduce = nn.Conv2d(512 * expansion, config.channels, 3, padding=6, dilation=6)
+        nn.init.kaiming_normal_(self.reduce.weight, nonlinearity="relu")
+        nn.init.zeros_(self.reduce.bias)  # type: ignore[arg-type]
+        # The mean and the spread of ImageNet's images.
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None], persistent=False)
+
+    def early(self, images: Tensor) -> Tensor:
+        images = (images / 255 - self.mean) / self.std
+        return self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(images)))))
+
+    def stage(self, name: Stage, x: Tensor) -> Tensor:
+        if name == "conv3":
+            return self.layer2(x)
+        if name == "conv4":
+            return self.layer3(x)
+        return F.relu(self.reduce(self.layer4(x)))
+
+
+def _exchange_stride_for_dilation(layer: nn.Module) -> None:
+    """Let a ResNet layer keep its input's resolution and see the same surroundings, with weights trained at stride 2.
+
+    Every second place of the result is what it was before. So the convolution that had the stride keeps dilation 1, and
+    all 3x3 convolutions behind it get dilation 2. (R-FCN and FGFA dilate all of them, since their ResNet has
+    the stride in the 1x1 convolution before the first.) torchvision has this for Bottleneck, and not for BasicBlock.
+    """
+    for convolution in layer.modules():
+        if not isinstance(convolution, nn.Conv2d):
+            continue
+        if convolution.stride == (2, 2):
+            convolution.stride = (1, 1)
+        elif convolution.kernel_size == (3, 3):
+            convolution.dilation = convolution.padding = (2, 2)
+
+
 def build_features(config: FeaturesConfig) -> Features:
-    assert isinstance(config, TinyFeaturesConfig)
+    if isinstance(config, ResNetFeaturesConfig):
+        return ResNetFeatures(config)
+    if isinstance(config, TorchvisionFeaturesConfig):
+        return TorchvisionFeatures(config)
     return TinyFeatures(config)
