@@ -2,6 +2,7 @@
 
 from memwarp_core.geometry.boxes import propagate_boxes
 from memwarp_core.geometry.displacement import Motion, compose, extrapolate, resize_displacement, scale_displacement
+from memwarp_core.geometry.psroi_pool import psroi_pool
 from memwarp_core.geometry.warp import splat, warp
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "compose",
     "extrapolate",
     "propagate_boxes",
+    "psroi_pool",
     "resize_displacement",
     "scale_displacement",
     "splat",

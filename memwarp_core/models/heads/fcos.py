@@ -1,13 +1,12 @@
 """torchvision's FCOS, a dense one-stage detector, on one feature map."""
 
-import torch
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOS
 from torchvision.models.detection.fcos import FCOSHead as Towers
-from torchvision.models.detection.image_list import ImageList
 
 from memwarp_core.models.config import FCOSHeadConfig
+from memwarp_core.models.heads.anchors import anchors_on
 from memwarp_core.models.parts import Head, Levels
 
 REFERENCE_SIZE = 32
@@ -44,16 +43,14 @@ class FCOSHead(Head):
         self, levels: Levels, targets: list[dict[str, Tensor]], image_size: tuple[int, int]
     ) -> dict[str, Tensor]:
         """See Head.losses: "classification", "bbox_regression", "bbox_ctrness"."""
-        anchors = self._anchors(levels, image_size)
-        return self.fcos.compute_loss(targets, self.fcos.head(list(levels)), anchors, [len(anchors[0])])
+        anchors = anchors_on(self.fcos.anchor_generator, levels, image_size)
+        return self.fcos.compute_loss(targets, self._predict(levels), anchors, [len(anchors[0])])
 
     def detect(self, levels: Levels, image_size: tuple[int, int]) -> list[dict[str, Tensor]]:
-        outputs = {key: [value] for key, value in self.fcos.head(list(levels)).items()}
-        anchors = [[of_image] for of_image in self._anchors(levels, image_size)]
+        outputs = {key: [value] for key, value in self._predict(levels).items()}
+        anchors = [[of_image] for of_image in anchors_on(self.fcos.anchor_generator, levels, image_size)]
         return self.fcos.postprocess_detections(outputs, anchors, [image_size] * len(levels[0]))
 
-    def _anchors(self, levels: Levels, image_size: tuple[int, int]) -> list[Tensor]:
-        """One (H*W, 4) tensor per image; torchvision takes the image's size from an image list."""
-        batch = len(levels[0])
-        images = ImageList(torch.empty((batch, 0, *image_size), device=levels[0].device), [image_size] * batch)
-        return self.fcos.anchor_generator(images, list(levels))
+    def _predict(self, levels: Levels) -> dict[str, Tensor]:
+        # Distances become coordinates, which half precision does not hold.
+        return {key: value.float() for key, value in self.fcos.head(list(levels)).items()}
