@@ -1,15 +1,20 @@
 """Displacement parts: where each cell of the current feature map was in a past frame."""
 
-from memwarp_core.models.config import CorrelationConfig, DisplacementConfig
+from memwarp_core.models.config import CorrelationConfig, DisplacementConfig, FlowNetConfig, RaftConfig
 from memwarp_core.models.displacement.correlation import CorrelationDisplacement
+from memwarp_core.models.displacement.flownet import FlowNet, load_flownet
+from memwarp_core.models.displacement.raft import Raft
 from memwarp_core.models.parts import Displacement, Features
 
-__all__ = ["CorrelationDisplacement", "build_displacement"]
+__all__ = ["CorrelationDisplacement", "FlowNet", "Raft", "build_displacement", "load_flownet"]
 
 
 def build_displacement(features: Features, config: DisplacementConfig) -> Displacement | None:
     """None for a detector that does not compare frames."""
-    if config.kind == "none":
-        return None
-    assert isinstance(config, CorrelationConfig)
-    return CorrelationDisplacement(features.early_channels, config)
+    if isinstance(config, CorrelationConfig):
+        return CorrelationDisplacement(features, config)
+    if isinstance(config, FlowNetConfig):
+        return FlowNet(features.strides[0], config)
+    if isinstance(config, RaftConfig):
+        return Raft(features.strides[0], config)
+    return None

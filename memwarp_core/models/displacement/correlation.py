@@ -5,7 +5,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memwarp_core.models.config import CorrelationConfig
-from memwarp_core.models.parts import Displacement
+from memwarp_core.models.displacement.grid import fit_to_grid
+from memwarp_core.models.parts import Displacement, Features
+
+FINEST_STRIDE = 8
+"""Comparing all pairs at stride 4 would cost 16 times as much; fields for such levels are made at 8 and resized."""
+MOST_CELLS = 4096
+"""Larger maps are compared at a coarser resolution, since the number of pairs grows with the square."""
 
 
 class CorrelationDisplacement(Displacement):
@@ -19,12 +25,22 @@ class CorrelationDisplacement(Displacement):
 
     reads_early = True
 
-    def __init__(self, early_channels: int, config: CorrelationConfig) -> None:
+    def __init__(self, features: Features, config: CorrelationConfig) -> None:
+        """
+        Args:
+            features: for the channels and strides of its early features and the stride of its finest level.
+        """
         super().__init__()
         self.radius = config.radius
+        self.stride = features.strides[0]
+        self.cell = max(self.stride, features.early_stride, FINEST_STRIDE)
+        reduction = self.cell // features.early_stride
+        # A 3x3 convolution of stride 2 sees every early feature; one of stride 4 would step over some.
+        convolution_stride = min(reduction, 2)
+        self.averaged = reduction // convolution_stride
         # No ReLU after the embedding: centred features tell "different" from "unrelated".
         self.embed = nn.Sequential(
-            nn.Conv2d(early_channels, config.channels, 3, stride=2, padding=1, bias=False),
+            nn.Conv2d(features.early_channels, config.channels, 3, convolution_stride, padding=1, bias=False),
             nn.BatchNorm2d(config.channels),
         )
         self.log_temperature = nn.Parameter(torch.tensor(2.0))
@@ -39,22 +55,46 @@ class CorrelationDisplacement(Displacement):
         nn.init.zeros_(self.refine[-1].bias)  # type: ignore[arg-type]
 
     def describe(self, images: Tensor, early: Tensor | None) -> Tensor:
-        """Returns: (B, C, H, W), the embedding on the grid of the displacements."""
-        return self.embed(early)
+        """Returns: (B, C, H, W), the embedding at the stride of the finest level, or at 8 if that is finer."""
+        assert early is not None
+        return self.embed(early if self.averaged == 1 else F.avg_pool2d(early, self.averaged, ceil_mode=True))
 
     def forward(self, current: Tensor, past: Tensor) -> Tensor:
         height, width = current.shape[-2:]
-        places = _places(height, width, current)
+        coarser = 1
+        while -(-height // coarser) * -(-width // coarser) > MOST_CELLS:
+            coarser *= 2
+        if coarser > 1:
+            current, past = (F.avg_pool2d(embedding, coarser, ceil_mode=True) for embedding in (current, past))
+        size = (height * self.cell // self.stride, width * self.cell // self.stride)
+        return fit_to_grid(self._compare(current, past), self.cell * coarser, self.stride, size)
+
+    def _compare(self, current: Tensor, past: Tensor) -> Tensor:
+        """Displacements (B, 2, H, W) in cells of the embeddings' own map."""
+        height, width = current.shape[-2:]
         # All pairs in one product, and a window by a mask, is faster than gathering windows on maps of this size.
-        offsets = (places[:, None] - places[None]).abs().amax(dim=2)
-        similarity = F.normalize(current, dim=1).flatten(2).transpose(1, 2) @ F.normalize(past, dim=1).flatten(2)
-        similarity = similarity * self.log_temperature.exp()
-        weights = similarity.masked_fill(offsets > self.radius, float("-inf")).softmax(dim=2)
-        expected = weights @ places
-        variance = (weights @ places.square() - expected.square()).clamp(min=0)
+        query = F.normalize(current, dim=1) * self.log_temperature.exp()
+        similarity = query.flatten(2).transpose(1, 2) @ F.normalize(past, dim=1).flatten(2)
+        # Under autocast, half precision would round the coordinates.
+        with torch.autocast(current.device.type, enabled=False):
+            similarity = similarity.to(torch.promote_types(similarity.dtype, torch.float32))
+            outside = _outside(height, width, self.radius, similarity.device)
+            weights = similarity.masked_fill_(outside, float("-inf")).softmax(dim=2)
+            places = _places(height, width, similarity)
+            expected, second_moment = (weights @ torch.cat((places, places.square()), dim=1)).chunk(2, dim=2)
+            variance = (second_moment - expected.square()).clamp(min=0)
         first = (expected - places).transpose(1, 2).unflatten(2, (height, width))
         spread = variance.transpose(1, 2).unflatten(2, (height, width))
         return first + self.refine(torch.cat((current, past, first, spread), dim=1))
+
+
+def _outside(height: int, width: int, radius: int, device: torch.device) -> Tensor:
+    """(H * W, H * W), bool, whether two cells are more than the radius apart in x or in y."""
+    ys, xs = torch.arange(height, device=device), torch.arange(width, device=device)
+    far_y = (ys[:, None] - ys).abs() > radius
+    far_x = (xs[:, None] - xs).abs() > radius
+    # Per axis first: differences of all pairs of cells would cost more than the correlation itself.
+    return (far_y[:, None, :, None] | far_x[None, :, None, :]).view(height * width, height * width)
 
 
 def _places(height: int, width: int, like: Tensor) -> Tensor:
