@@ -1,11 +1,13 @@
 """Memory parts: what is carried from frame to frame, and how evidence enters it."""
 
-from memwarp_core.models.config import MemNetConfig, MemoryConfig
+from memwarp_core.models.config import ClockNetConfig, FGFAConfig, MemNetConfig, MemoryConfig
+from memwarp_core.models.memory.clocknet import ClockNet
+from memwarp_core.models.memory.fgfa import FGFA
 from memwarp_core.models.memory.memnet import MemNet
 from memwarp_core.models.memory.no_memory import NoMemory
 from memwarp_core.models.parts import Memory
 
-__all__ = ["MemNet", "NoMemory", "build_memory"]
+__all__ = ["FGFA", "ClockNet", "MemNet", "NoMemory", "build_memory"]
 
 
 def build_memory(channels: tuple[int, ...], config: MemoryConfig) -> Memory:
@@ -13,7 +15,10 @@ def build_memory(channels: tuple[int, ...], config: MemoryConfig) -> Memory:
     Args:
         channels: of each level.
     """
-    if config.kind == "none":
-        return NoMemory()
-    assert isinstance(config, MemNetConfig)
-    return MemNet(channels, config)
+    if isinstance(config, MemNetConfig):
+        return MemNet(channels, config)
+    if isinstance(config, ClockNetConfig):
+        return ClockNet(channels, config)
+    if isinstance(config, FGFAConfig):
+        return FGFA(channels, config)
+    return NoMemory()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from memwarp_core.models.memory.checks import check_displacements, check_start
 from memwarp_core.models.parts import Evidence, Levels, Memory
 
 
@@ -28,10 +29,12 @@ class NoMemory(Memory):
         self, state: NoMemoryState | None, evidence: Evidence | None, displacements: Sequence[Tensor]
     ) -> tuple[Levels, NoMemoryState]:
         """See Memory.step; where evidence is withheld nothing is known, and the maps are zero."""
-        if evidence is None or (state is None and evidence.features is None):
-            raise ValueError("the first frame needs evidence; got none.")
+        check_displacements(displacements, len(self.pairs(state, evidence)))
+        if evidence is None:
+            raise ValueError("a step needs the evidence of a new frame, got None; without memory nothing is owed.")
         features = evidence.features
-        if features is None:
-            assert state is not None
+        if state is None:
+            features = check_start(features)
+        elif features is None:
             features = tuple(torch.zeros_like(level) for level in state.features)
         return features, NoMemoryState(features, evidence.motion)
