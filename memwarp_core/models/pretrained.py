@@ -8,13 +8,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.models import WeightsEnum, get_model_weights
-from torchvision.models.optical_flow import Raft_Small_Weights
 
 from memwarp_core.errors import ConfigError
-from memwarp_core.models.config import RaftConfig
-from memwarp_core.models.detector import Detector
 from memwarp_core.models.features import ResNetFeatures
-from memwarp_core.models.torchvision_detectors import keys_from_torchvision, published_weights, torchvision_config
 
 _NOT_PUBLISHED = {"reduce.weight", "reduce.bias"}
 """What ResNetFeatures has and a classifier has not."""
@@ -39,25 +35,6 @@ def load_imagenet(features: ResNetFeatures, source: str | Path) -> None:
             f"{source}: expected the weights of resnet{features.depth} under torchvision's keys; "
             f"missing {_some(missing)}, unknown {_some(unexpected)}."
         )
-
-
-def load_torchvision(name: str) -> Detector:
-    """A torchvision detector with a memory and all its published weights, in eval mode on the CPU.
-
-    The weights of the detector go by `keys_from_torchvision`, those of RAFT-small from * to displacement.raft.*.
-
-    Args:
-        name: see `torchvision_config`.
-    Raises: ConfigError for another name, or if the weights are neither in torch's cache nor can be downloaded.
-    """
-    detector = Detector(torchvision_config(name))
-    config = detector.config
-    weights = keys_from_torchvision(download(published_weights(config.features.detector)))  # type: ignore[union-attr]
-    if isinstance(config.displacement, RaftConfig):
-        raft = download(Raft_Small_Weights.DEFAULT)
-        weights |= {f"displacement.raft.{key}": value for key, value in raft.items()}
-    detector.load_state_dict(weights)
-    return detector.eval()
 
 
 def download(weights: WeightsEnum) -> dict[str, Tensor]:

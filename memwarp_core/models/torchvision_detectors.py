@@ -7,7 +7,7 @@ removed inside: at our borders labels start at 0.
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from torchvision.models.detection.fcos import FCOS
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNet
 from torchvision.models.detection.ssd import SSD
+from torchvision.models.optical_flow import Raft_Small_Weights
 from torchvision.ops import FrozenBatchNorm2d, box_iou
 
 from memwarp_core.errors import ConfigError
@@ -34,6 +35,9 @@ from memwarp_core.models.config import (
     TorchvisionHeadConfig,
 )
 from memwarp_core.models.parts import Features, Head, Levels
+
+if TYPE_CHECKING:
+    from memwarp_core.models.detector import Detector
 
 TORCHVISION_DETECTORS = (
     "fasterrcnn_mobilenet_v3_large_320_fpn",
@@ -202,7 +206,7 @@ def torchvision_config(name: str) -> DetectorConfig:
         )
     with torch.device("meta"):
         model = _build(detector)
-    last, transform, weights = _last_part(model), model.transform, published_weights(detector)
+    last, transform, weights = _last_part(model), model.transform, _published(detector)
     displacement: DisplacementConfig = NoDisplacementConfig() if memory == "none" else RaftConfig()
     return DetectorConfig(
         name=name,
@@ -223,9 +227,27 @@ def torchvision_config(name: str) -> DetectorConfig:
     )
 
 
-def published_weights(detector: str) -> WeightsEnum:
-    """The newest weights that torchvision has for one of TORCHVISION_DETECTORS."""
-    return get_model_weights(detector).DEFAULT
+def load_torchvision(name: str) -> "Detector":
+    """A torchvision detector with a memory and all its published weights, in eval mode on the CPU.
+
+    The weights of the detector go by `keys_from_torchvision`, those of RAFT-small from * to displacement.raft.*.
+
+    Args:
+        name: see `torchvision_config`.
+    Raises: ConfigError for another name, or if the weights are neither in torch's cache nor can be downloaded.
+    """
+    # Detectors are made of this module's parts, so it cannot import these two from the beginning.
+    from memwarp_core.models.detector import Detector
+    from memwarp_core.models.pretrained import download
+
+    config = torchvision_config(name)
+    weights = keys_from_torchvision(download(_published(name.partition("+")[0])))
+    if isinstance(config.displacement, RaftConfig):
+        raft = download(Raft_Small_Weights.DEFAULT)
+        weights |= {f"displacement.raft.{key}": value for key, value in raft.items()}
+    detector = Detector(config)
+    detector.load_state_dict(weights)
+    return detector.eval()
 
 
 def keys_from_torchvision(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -240,6 +262,11 @@ def keys_from_torchvision(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         (f"features.{key}" if key.startswith("backbone.") else f"head.detector.{key}"): value
         for key, value in weights.items()
     }
+
+
+def _published(detector: str) -> WeightsEnum:
+    """The newest weights that torchvision has for one of TORCHVISION_DETECTORS."""
+    return get_model_weights(detector).DEFAULT
 
 
 def _build(detector: str, num_classes: int = 91) -> _Model:
