@@ -1,4 +1,6 @@
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from memwarp_core.geometry import propagate_boxes
 
@@ -20,3 +22,50 @@ def test_a_box_smaller_than_a_cell_takes_the_cell_around_its_centre() -> None:
 
 def test_no_boxes_stay_no_boxes() -> None:
     assert propagate_boxes(torch.zeros(0, 4), torch.zeros(2, 4, 4), stride=8).shape == (0, 4)
+
+
+def test_each_image_of_a_batch_has_its_own_field() -> None:
+    torch.manual_seed(0)
+    displacement = torch.randn(3, 2, 4, 6)
+    corners = torch.rand(3, 5, 2) * 30
+    boxes = torch.cat((corners, corners + torch.rand(3, 5, 2) * 20), dim=-1)
+    apart = [propagate_boxes(*of_image, stride=8) for of_image in zip(boxes, displacement, strict=True)]
+    torch.testing.assert_close(propagate_boxes(boxes, displacement, stride=8), torch.stack(apart))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from([4, 8, 16]))
+def test_a_slow_loop_over_cells_agrees(seed: int, stride: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    displacement = torch.randn(2, 5, 7, generator=generator)
+    corners = torch.rand(4, 2, generator=generator) * 140 - 20
+    boxes = torch.cat((corners, corners + torch.rand(4, 2, generator=generator) * 60), dim=1)
+    expected = torch.stack([slow_propagation(box, displacement, stride) for box in boxes])
+    torch.testing.assert_close(propagate_boxes(boxes, displacement, stride), expected, rtol=1e-5, atol=1e-4)
+
+
+def slow_propagation(box: torch.Tensor, displacement: torch.Tensor, stride: int) -> torch.Tensor:
+    x1, y1, x2, y2 = box.tolist()
+    if x2 - x1 < stride:
+        x1, x2 = (x1 + x2 - stride) / 2, (x1 + x2 + stride) / 2
+    if y2 - y1 < stride:
+        y1, y2 = (y1 + y2 - stride) / 2, (y1 + y2 + stride) / 2
+    inside = [
+        displacement[:, row, column]
+        for row in range(displacement.shape[1])
+        for column in range(displacement.shape[2])
+        if x1 <= (column + 0.5) * stride < x2 and y1 <= (row + 0.5) * stride < y2
+    ]
+    return box - torch.stack(inside).mean(0).repeat(2) * stride if inside else box
+
+
+def test_a_box_beside_the_map_stays() -> None:
+    boxes = torch.tensor([[100.0, 0.0, 120.0, 16.0]])
+    assert propagate_boxes(boxes, torch.ones(2, 4, 4), stride=8).equal(boxes)
+
+
+def test_gradients_reach_boxes_and_displacement() -> None:
+    torch.manual_seed(0)
+    displacement = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
+    boxes = torch.tensor([[1.0, 2.0, 17.0, 21.0], [9.0, 9.0, 11.0, 12.5]], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda b, d: propagate_boxes(b, d, 8), (boxes, displacement))

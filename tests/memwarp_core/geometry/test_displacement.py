@@ -1,9 +1,8 @@
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memwarp_core.geometry import compose, extrapolate, resize_displacement, scale_displacement
+from memwarp_core.geometry import compose, resize_displacement, scale_displacement
 
 
 def field(x: float, y: float, size: tuple[int, int] = (4, 6)) -> torch.Tensor:
@@ -63,38 +62,3 @@ def test_the_older_field_is_read_where_the_newer_one_points() -> None:
     older = torch.zeros(1, 2, 1, 4)
     older[0, 0, 0] = torch.tensor([10.0, 20.0, 30.0, 40.0])
     assert compose(newer, older)[0, 0, 0].tolist() == [21.0, 31.0, 41.0, 41.0]
-
-
-@given(st.floats(0, 20), st.floats(-3, 3))
-def test_without_acceleration_all_moving_models_agree(steps: float, speed: float) -> None:
-    current = field(speed, -speed)
-    (accelerated,) = extrapolate(current, current, [steps])
-    (constant,) = extrapolate(current, current, [steps], motion="constant_velocity")
-    torch.testing.assert_close(accelerated, constant)
-    torch.testing.assert_close(constant, field(speed * steps, -speed * steps))
-
-
-def test_constant_acceleration_is_the_papers_formula() -> None:
-    # D = 3 and A = 3 - 2 = 1: one step ahead 3 + 1, two steps ahead 2 * 3 + 3 * 1.
-    one, two = extrapolate(field(2.0, 0.0), field(3.0, 0.0), [1, 2])
-    torch.testing.assert_close(one, field(4.0, 0.0))
-    torch.testing.assert_close(two, field(9.0, 0.0))
-
-
-def test_a_thrown_object_is_met_exactly_by_constant_acceleration() -> None:
-    def height(t: float) -> float:
-        return 2.0 * t + 0.5 * t**2
-
-    backward = [height(t - 1) - height(t) for t in (1, 2)]
-    (total,) = extrapolate(field(0.0, backward[0]), field(0.0, backward[1]), [3])
-    torch.testing.assert_close(total, field(0.0, height(2) - height(5)))
-
-
-def test_still_means_zero() -> None:
-    (total,) = extrapolate(field(1.0, 1.0), field(2.0, 2.0), [4], motion="still")
-    assert not total.any()
-
-
-def test_an_unknown_motion_model_is_refused() -> None:
-    with pytest.raises(ValueError, match="got 'jerk'"):
-        extrapolate(field(0, 0), field(0, 0), [1], motion="jerk")  # type: ignore[arg-type]
