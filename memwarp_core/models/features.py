@@ -143,7 +143,7 @@ class ResNetFeatures(StagedFeatures):
         # Frozen norms do not normalise: undamped, the activations of random weights overflow half precision.
         for name, norm in self.named_modules():
             if name.endswith(".bn2" if expansion == 1 else ".bn3"):
-                norm.weight.fill_(0.2)  # type: ignore[union-attr, operator]
+                norm.weight.fill_(0.2)
         _exchange_stride_for_dilation(self.layer4)
         self.reduce = nn.Conv2d(512 * expansion, config.channels, 3, padding=6, dilation=6)
         nn.init.kaiming_normal_(self.reduce.weight, nonlinearity="relu")

@@ -1,3 +1,4 @@
+from functools import lru_cache
 from itertools import product
 
 import pytest
@@ -24,6 +25,10 @@ def build(kind: str, memory_at: tuple[Stage, ...] = ("conv5",)) -> StagedFeature
     if kind == "tiny":
         return TinyFeatures(TinyFeaturesConfig(memory_at=memory_at)).eval()
     return ResNetFeatures(ResNetFeaturesConfig(depth=int(kind), channels=64, memory_at=memory_at)).eval()
+
+
+shared = lru_cache(build)
+"""For tests that leave the weights as they are."""
 
 
 def test_each_kind_of_configuration_builds_its_part() -> None:
@@ -61,7 +66,7 @@ def test_strides_and_channels_of_resnet_are_those_of_the_paper() -> None:
 def test_a_memory_that_changes_nothing_leaves_the_result_of_conv5_alone(
     kind: str, memory_at: tuple[Stage, ...], images: Tensor
 ) -> None:
-    alone, features = build(kind), build(kind, memory_at)
+    alone, features = shared(kind), build(kind, memory_at)
     with torch.no_grad():
         expected = alone.levels(alone.early(images))[0]
         (finished,) = features.finish(features.levels(features.early(images)))
@@ -108,7 +113,7 @@ def test_resnet_computes_what_torchvisions_does_up_to_conv4(images: Tensor) -> N
     torch.testing.assert_close(conv4, expected)
 
 
-@pytest.mark.parametrize("depth", [18, 50])
+@pytest.mark.parametrize("depth", [18, pytest.param(50, marks=pytest.mark.slow)])
 def test_the_loss_reaches_all_but_the_stem_and_layer1(depth: int, images: Tensor) -> None:
     features = build(str(depth), ("conv4", "conv5")).train()
     (finished,) = features.finish(features.levels(features.early(images)))
@@ -120,7 +125,7 @@ def test_the_loss_reaches_all_but_the_stem_and_layer1(depth: int, images: Tensor
 
 @pytest.mark.parametrize("kind", ["tiny", "18"])
 def test_images_of_a_batch_do_not_influence_each_other(kind: str, images: Tensor) -> None:
-    features = build(kind)
+    features = shared(kind)
     with torch.no_grad():
         together = features.levels(features.early(images))[0]
         alone = features.levels(features.early(images[1:]))[0]
@@ -128,7 +133,7 @@ def test_images_of_a_batch_do_not_influence_each_other(kind: str, images: Tensor
 
 
 def test_training_does_not_change_the_normalisation(images: Tensor) -> None:
-    features = build("18")
+    features = shared("18")
     with torch.no_grad():
         in_eval = features.levels(features.early(images))[0]
         in_training = features.train().levels(features.early(images))[0]
@@ -137,7 +142,7 @@ def test_training_does_not_change_the_normalisation(images: Tensor) -> None:
 
 @pytest.mark.parametrize("kind", ["tiny", "18"])
 def test_channels_last_gives_the_same_maps(kind: str, images: Tensor) -> None:
-    features = build(kind)
+    features = shared(kind)
     with torch.no_grad():
         expected = features.levels(features.early(images))[0]
         features = features.to(memory_format=torch.channels_last)
@@ -147,7 +152,7 @@ def test_channels_last_gives_the_same_maps(kind: str, images: Tensor) -> None:
 
 
 def test_half_precision_is_close(images: Tensor) -> None:
-    features = build("18")
+    features = shared("18")
     with torch.no_grad():
         expected = features.levels(features.early(images))[0]
         with torch.autocast("cpu", torch.bfloat16):

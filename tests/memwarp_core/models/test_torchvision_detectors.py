@@ -36,7 +36,7 @@ RETINANET = "retinanet_resnet50_fpn"
 ONE_OF_EACH = [
     SSDLITE,
     SMALL_FASTER_RCNN,
-    RETINANET,
+    pytest.param(RETINANET, marks=pytest.mark.slow),
     pytest.param("fasterrcnn_resnet50_fpn", marks=pytest.mark.slow),
     pytest.param("fcos_resnet50_fpn", marks=pytest.mark.slow),
 ]
@@ -187,7 +187,7 @@ def test_a_memory_of_torchvisions_levels_is_warped_by_raft(publish: Callable[[st
     assert all(level.isfinite().all() for level in second.memory)
 
 
-@pytest.mark.parametrize("name", [SSDLITE, SMALL_FASTER_RCNN, RETINANET])
+@pytest.mark.parametrize("name", [SSDLITE, SMALL_FASTER_RCNN, pytest.param(RETINANET, marks=pytest.mark.slow)])
 def test_images_of_a_batch_do_not_influence_each_other_and_channels_last_works(name: str) -> None:
     detector = made_up(name)
     image = image_for(name)
@@ -197,7 +197,7 @@ def test_images_of_a_batch_do_not_influence_each_other_and_channels_last_works(n
     torch.testing.assert_close(together["scores"], alone["scores"], rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", [SSDLITE, SMALL_FASTER_RCNN, RETINANET])
+@pytest.mark.parametrize("name", [SSDLITE, SMALL_FASTER_RCNN, pytest.param(RETINANET, marks=pytest.mark.slow)])
 def test_boxes_keep_full_precision_where_convolutions_do_not(name: str) -> None:
     detector = made_up(name)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
@@ -207,33 +207,34 @@ def test_boxes_keep_full_precision_where_convolutions_do_not(name: str) -> None:
     assert (corners != corners.bfloat16().float()).float().mean() > 0.2
 
 
-@pytest.mark.parametrize("name", TORCHVISION_DETECTORS)
-def test_the_parameters_are_the_published_ones(name: str) -> None:
-    config = torchvision_config(f"{name}+none")
-    with torch.device("meta"):
-        detector = Detector(config)
-    published = get_model_weights(name).DEFAULT.meta["num_params"]
-    assert sum(w.numel() for w in detector.parameters()) == published
-
-
 @pytest.mark.parametrize(
     ("name", "strides"),
     [
         (SSDLITE, (16, 32, 64, 107, 160, 320)),
-        (SMALL_FASTER_RCNN, (32, 32, 64)),
         ("fasterrcnn_resnet50_fpn", (4, 8, 16, 32, 64)),
-        (RETINANET, (8, 16, 32, 64, 128)),
+        ("retinanet_resnet50_fpn_v2", (8, 16, 32, 64, 128)),
     ],
 )
-def test_strides_and_channels_are_those_of_the_levels(name: str, strides: tuple[int, ...]) -> None:
+def test_parameters_are_the_published_ones_and_levels_what_they_promise(name: str, strides: tuple[int, ...]) -> None:
+    config = torchvision_config(f"{name}+none")
+    height, width = config.fixed_size or (256, 384)
+    with torch.device("meta"):
+        detector = Detector(config).eval()
+        features = detector.features
+        levels = features.levels(features.early(torch.zeros(2, 3, height, width)))
+    assert sum(w.numel() for w in detector.parameters()) == get_model_weights(name).DEFAULT.meta["num_params"]
+    assert features.strides == features.head_strides == strides
+    assert features.channels == features.head_channels == tuple(level.shape[1] for level in levels)
+    assert [level.shape[-2:] for level in levels] == [(-(-height // s), -(-width // s)) for s in strides]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TORCHVISION_DETECTORS)
+def test_every_torchvision_detector_has_the_published_parameters(name: str) -> None:
     config = torchvision_config(f"{name}+none")
     with torch.device("meta"):
-        features = TorchvisionFeatures(config.features)
-        height, width = (320, 320) if name == SSDLITE else (256, 384)
-        levels = features.eval().levels(features.early(torch.zeros(2, 3, height, width)))
-    assert features.strides == strides
-    assert features.channels == tuple(level.shape[1] for level in levels)
-    assert [level.shape[-2:] for level in levels] == [(-(-height // s), -(-width // s)) for s in strides]
+        detector = Detector(config)
+    assert sum(w.numel() for w in detector.parameters()) == get_model_weights(name).DEFAULT.meta["num_params"]
 
 
 def test_a_configuration_is_that_of_the_published_model() -> None:
