@@ -56,7 +56,7 @@ class ClockNet(Memory):
         self.aggregate = AggregateLevels(channels, config.aggregation)
 
     def pairs(self, state: ClockNetState | None, evidence: Evidence | None) -> list[tuple[Tensor, Tensor]]:
-        """The new frame with the frame before it, then with the frames of earlier ticks, newest first."""
+        """The new frame with the frame before it, then with the frames that axes ticked last in."""
         _, motion = contents(evidence)
         return [(motion, past) for past in self._compared(state).values()]
 
@@ -94,7 +94,7 @@ class ClockNet(Memory):
         past = {0: state.motion}
         if not self.composed:
             past |= {axis.age: axis.motion for axis in state.axes}
-        return dict(sorted(past.items()))
+        return past
 
     def _fields(self, state: ClockNetState, displacements: Sequence[Tensor]) -> dict[int, Tensor]:
         """The displacement from the new frame to each axis's last tick, by the axis's age."""

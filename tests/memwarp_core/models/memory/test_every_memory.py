@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from memwarp_core.geometry import compose, warp
 from memwarp_core.models.config import ClockNetConfig, FGFAConfig, MemNetConfig, MemoryConfig, NoMemoryConfig
 from memwarp_core.models.parts import Evidence, Memory
 
@@ -95,6 +96,24 @@ def test_fgfa_changes_with_the_future(build: Any, frames_at: Any, drive: Any) ->
     others, _ = drive(memory, changed)
     assert torch.equal(outputs[2][0], others[2][0])
     assert not torch.equal(outputs[3][0], others[3][0])
+
+
+@pytest.mark.parametrize(
+    "config", [ClockNetConfig(strides=(5,), composed=True), FGFAConfig(past=5, future=0, composed=True)]
+)
+def test_chained_displacements_follow_the_content(config: MemoryConfig, build: Any, frames_at: Any, drive: Any) -> None:
+    """Where motion differs from place to place: the older field is looked up where the newer one points to."""
+    fields = torch.rand((4, 1, 2, 4, 5), generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+    def displace(current: torch.Tensor, past: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        return fields[int(current[0, 0])]
+
+    frames = frames_at([(t, 0) for t in range(4)], [True, False, False, False])
+    outputs, _ = drive(build(config), frames, displace=displace)
+    chained = fields[1]
+    for field, levels in zip(fields[2:], outputs[2:], strict=True):
+        chained = compose(field, chained)
+        torch.testing.assert_close(levels[0], warp(frames[0].features[0], chained))
 
 
 @pytest.mark.parametrize("withhold", [False, True])
