@@ -16,8 +16,10 @@ from memwarp_core.types import Detections, Frame
 WAYS = {
     "features": AnticipationConfig(source="features", motion="constant_velocity"),
     "features, constant acceleration": AnticipationConfig(source="features", motion="constant_acceleration"),
+    "features, robust": AnticipationConfig(source="features", motion="robust"),
     "boxes": AnticipationConfig(source="boxes", motion="constant_velocity"),
     "boxes, constant acceleration": AnticipationConfig(source="boxes", motion="constant_acceleration"),
+    "boxes, robust": AnticipationConfig(source="boxes", motion="robust"),
     "nothing moved": AnticipationConfig(source="boxes", motion="still"),
 }
 """The ways of anticipation that are compared."""
