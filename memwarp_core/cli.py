@@ -5,10 +5,12 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
@@ -265,32 +267,66 @@ def _percent(value: float | None) -> str:
 
 
 @app.command()
-def models() -> None:
-    """List the models that ship with memwarp."""
-    from memwarp_core.models import available_models, load_weights
-    from memwarp_core.models.zoo import WEIGHTS_FOLDER
+def bench(
+    systems: Annotated[
+        list[str] | None, typer.Argument(help="Of `memwarp models`; the first is compared with.")
+    ] = None,
+    width: Annotated[int, typer.Option(min=32, help="Image width in the network.")] = 320,
+    height: Annotated[int, typer.Option(min=32, help="Image height in the network.")] = 192,
+    frames: Annotated[int, typer.Option(min=1, help="Frames that are timed per system.")] = 20,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda:0, ...")] = "auto",
+) -> None:
+    """Time systems of the paper side by side, with random weights: milliseconds per frame and ratio to the first."""
+    from memwarp_core.evaluation.benchmark import benchmark
 
-    names = available_models()
-    if not names:
+    names = systems or [f"{system}-tiny" for system in ("rfcn", "memnet-6", "clocknet", "causal-fgfa", "fgfa")]
+    table = Table(
+        Column("system", no_wrap=True), "ms per frame", "quartiles apart", "ratio", title=f"{width}x{height} pixels"
+    )
+    for timing in benchmark(names, (height, width), frames, device):
+        table.add_row(timing.name, f"{timing.median_ms:.1f}", f"{timing.spread_ms:.1f}", f"{timing.ratio:.2f}")
+    _OUTPUT.print(table)
+
+
+@app.command()
+def models() -> None:
+    """List the models that ship with memwarp, and the systems of the paper that can be trained."""
+    from memwarp_core.models.overview import shipped_models, system_overview
+
+    shipped = shipped_models()
+    if not shipped:
         raise DataError("no model ships with this copy of memwarp; install it whole, with its weights.")
     table = Table(Column("model", no_wrap=True), "version", Column("weights", no_wrap=True), "classes", *_SPLITS)
-    for name in names:
-        detector = load_weights(name)
-        parameters = sum(parameter.numel() for parameter in detector.parameters())
-        config = detector.config
-        # The report of `memwarp evaluate` on held-out clips; the model card beside it says which.
-        report = WEIGHTS_FOLDER / f"{name}.json"
-        scores = json.loads(report.read_text())["map50"] if report.is_file() else {}
-        table.add_row(
-            name,
-            config.version,
-            f"{parameters / 1e6:.2f} M",
-            ", ".join(config.class_names),
-            *(_percent(scores.get(split)) for split in _SPLITS),
-        )
+    for model in shipped:
+        scores = (_percent(model.map50.get(split)) for split in _SPLITS)
+        table.add_row(model.name, model.version, _millions(model.parameters), ", ".join(model.class_names), *scores)
     _OUTPUT.print(table)
     _OUTPUT.print("all, clean, degraded: mAP@0.5 in percent on such frames of clips that no training has seen.")
-    _OUTPUT.print(f"The model cards are in {WEIGHTS_FOLDER}", highlight=False, soft_wrap=True)
+    _OUTPUT.print(f"The model cards are in {shipped[0].folder}\n", highlight=False, soft_wrap=True)
+
+    for start_from, group in groupby(system_overview(), key=lambda system: system.start_from):
+        table = Table(
+            Column("system", no_wrap=True),
+            Column("in the paper", overflow="fold"),
+            "table",
+            *(Column(title, no_wrap=True) for title in ("weights", "stride", "every")),
+            box=SIMPLE_HEAD,
+            pad_edge=False,
+            padding=(0, 1, 0, 0),
+            title=f"to be trained from {start_from}",
+        )
+        for system in group:
+            strides = "+".join(map(str, system.strides))
+            every = ",".join(map(str, system.time_strides)) or "-"
+            table.add_row(system.name, system.row, system.tables, _millions(system.parameters), strides, every)
+        _OUTPUT.print(table)
+    _OUTPUT.print("table: the paper's 1 to 3, and S1, S2a, S2b of its supplement.")
+    _OUTPUT.print("stride: image pixels per memory cell. every: frames between two updates, for each time axis.")
+    _OUTPUT.print("Detectors of torchvision run with a memory, too: fasterrcnn_resnet50_fpn+memnet, for one.")
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.2f} M"
 
 
 def _write_to_bag(bag: "BagWriter", said: dict[str, "Detections"], class_names: Sequence[str]) -> None:

@@ -310,8 +310,8 @@ class DetectorConfig(_Config):
                     raise ValueError(f"{what} needs a displacement: correlation, flownet or raft; got none")
         if memory.kind == "none" and self.propagation.every > 1 and self.propagation.source == "features":
             raise ValueError("propagation of features needs a memory: memnet or clocknet; got none")
-        if memory.kind == "fgfa" and memory.future and self.propagation.every > 1:
-            raise ValueError("propagation needs a causal memory; got fgfa with future frames")
+        if memory.kind == "fgfa" and memory.future and (self.propagation.every > 1 or self.split):
+            raise ValueError("propagation and split need a causal memory; got fgfa with future frames")
         if isinstance(displacement, FlowNetConfig) and displacement.scale_map and getattr(memory, "composed", False):
             raise ValueError("scale_map cannot be chained; set composed: false or scale_map: false")
         if (self.features.kind == "torchvision") != (self.head.kind == "torchvision"):

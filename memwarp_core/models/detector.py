@@ -72,6 +72,24 @@ class Detector(nn.Module):
             steps.append(Step(memory, state, first))
         return steps
 
+    def remember(self, evidence: Sequence[Evidence]) -> tuple[Levels, Tensor | None]:
+        """Run the memory over whole sequences, for training.
+
+        Args:
+            evidence: of each frame of B sequences, oldest first; see Evidence.in_time.
+        Returns: M of all frames, (B * T, C, H, W) per level, entry sequence * T + frame; and the displacements from
+            each frame to the one before it, (B, T - 1, 2, H, W), None if they are not measured.
+        """
+        state, memories, displacements = None, [], []
+        # None after the last frame, for what a memory that looks ahead still owes.
+        for new in (*evidence, *[None] * self.memory.lookahead):
+            step = self.step(state, new)
+            state = step.state
+            memories += [step.memory] if step.memory is not None else []
+            displacements += [step.displacement] if step.displacement is not None else []
+        together = tuple(torch.stack(level, dim=1).flatten(0, 1) for level in zip(*memories, strict=True))
+        return together, torch.stack(displacements, dim=1) if displacements else None
+
     def detect(self, memory: Levels, image_size: tuple[int, int]) -> list[dict[str, Tensor]]:
         """Boxes from a memory; see Head.detect."""
         return self.head.detect(self.features.finish(memory), image_size)

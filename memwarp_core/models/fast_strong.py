@@ -28,9 +28,7 @@ class FastStrongEvidence:
 
     def in_time(self, frames: int) -> list["FastStrongEvidence"]:
         """See Evidence.in_time."""
-        return [
-            FastStrongEvidence(fast, self.images[t::frames]) for t, fast in enumerate(self.fast.in_time(frames))
-        ]
+        return [FastStrongEvidence(fast, self.images[t::frames]) for t, fast in enumerate(self.fast.in_time(frames))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +84,8 @@ class FastStrong(Detector):
         pairs = []
         for of_stream, new in zip(known, evidence, strict=True):
             assert new.fast.motion is not None
-            pairs += [(new.fast.motion, late.motion) for late in of_stream[-1:]]
-            pairs += [(new.fast.motion, of_stream[0].motion)] * (len(of_stream) == lag)
+            compared = (*of_stream[-1:], *(of_stream[:1] if len(of_stream) == lag else ()))
+            pairs += [(new.fast.motion, late.motion) for late in compared]
         fields = iter(self._compare(pairs))
         return [
             self._step(state, new, of_stream, fields)

@@ -12,6 +12,8 @@ from memwarp_core.files import write_whole
 from memwarp_core.models.config import DetectorConfig
 from memwarp_core.models.detector import Detector
 from memwarp_core.models.fast_strong import FastStrong
+from memwarp_core.models.systems import systems
+from memwarp_core.models.torchvision_detectors import load_torchvision
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 """The models that ship with the package: <name>.safetensors, each with its model card <name>.md beside it."""
@@ -32,8 +34,13 @@ def build_detector(config: DetectorConfig) -> Detector:
 def load_weights(name_or_path: str | Path) -> Detector:
     """Build the detector of a shipped model or of a weights file, in eval mode on the CPU.
 
+    Args:
+        name_or_path: one of `available_models()`; a file that `save_weights` wrote; or a detector of torchvision with
+            a memory, such as "fasterrcnn_resnet50_fpn+memnet", whose published weights are downloaded.
     Raises: ConfigError if there is no such model or file, or it is not one that `save_weights` wrote.
     """
+    if "+" in str(name_or_path) and not Path(name_or_path).is_file() and str(name_or_path) not in systems():
+        return load_torchvision(str(name_or_path)).eval()
     path = _find(name_or_path)
     try:
         with safe_open(path, framework="pt") as file:
@@ -72,6 +79,11 @@ def _find(name_or_path: str | Path) -> Path:
     shipped = WEIGHTS_FOLDER / f"{name_or_path}.safetensors"
     if shipped.is_file():
         return shipped
+    if str(name_or_path) in systems():
+        raise ConfigError(
+            f"model {str(name_or_path)!r}: the configuration is known, but no weights of it ship with memwarp; "
+            "expected the path of weights that `memwarp train` made of it."
+        )
     raise ConfigError(
         f"model {str(name_or_path)!r}: neither a file nor a model that ships with memwarp "
         f"({', '.join(available_models()) or 'none'}); give one of these names or the path of a .safetensors file."

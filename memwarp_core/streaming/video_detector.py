@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
+from itertools import chain
 from typing import Any, Literal
 
 import cv2
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from memwarp_core.errors import ConfigError, DataError, StaleFrameError
 from memwarp_core.geometry import extrapolate, propagate_boxes, splat
-from memwarp_core.models import Detector, load_weights
+from memwarp_core.models import Detector
 from memwarp_core.models.config import AnticipationConfig
 from memwarp_core.models.detector import merge_boxes
 from memwarp_core.models.parts import Levels, warp_levels
@@ -160,22 +160,20 @@ class VideoDetector:
                 yield detections
             return
         memory_state, waiting = None, deque[tuple[int, tuple[int, int]]]()
-        for image, stamp_ns in frames:
-            self._check_image(image)
+        for frame in chain(frames, [None] * self.lookahead):
+            evidence = None
+            if frame is not None:
+                image, stamp_ns = frame
+                self._check_image(image)
+                waiting.append((stamp_ns, (image.shape[0], image.shape[1])))
+                with self._autocast():
+                    evidence = self._detector.observe(self._prepare([image]))
             with self._autocast():
-                evidence = self._detector.observe(self._prepare([image]))
                 advanced = self._detector.step(memory_state, evidence)
             memory_state = advanced.state
-            waiting.append((stamp_ns, (image.shape[0], image.shape[1])))
             if advanced.memory is not None:
                 stamp, size = waiting.popleft()
                 yield self._detect(advanced.memory, [stamp], [size])[0]
-        while waiting:
-            advanced = self._detector.step(memory_state, None)
-            memory_state = advanced.state
-            assert advanced.memory is not None
-            stamp, size = waiting.popleft()
-            yield self._detect(advanced.memory, [stamp], [size])[0]
 
     @torch.inference_mode()
     def anticipate(
@@ -378,23 +376,7 @@ def _repeat(memory: Levels, times: int) -> Levels:
 
 def _scale_boxes(boxes_xyxy: Tensor, x: float, y: float) -> Tensor:
     """Factors are plain numbers, because a tensor of them would have to travel to the device."""
-    return torch.stack(
-        (boxes_xyxy[:, 0] * x, boxes_xyxy[:, 1] * y, boxes_xyxy[:, 2] * x, boxes_xyxy[:, 3] * y), dim=1
-    )
-
-
-def load_detector(
-    name_or_path: str | Path = "memnet-tiny", device: str = "auto", precision: Precision = "auto"
-) -> VideoDetector:
-    """A shipped model by name, or one's own by the path of its weights file, ready to run.
-
-    Args:
-        name_or_path: one of `available_models()` or a .safetensors file that `save_weights` wrote.
-        device: "auto" (the first GPU, else the CPU) or a torch device such as "cpu" or "cuda:1".
-        precision: "auto" is fp16 on a GPU and fp32 on a CPU.
-    Raises: ConfigError for an unknown model, device or precision, or a file that does not fit.
-    """
-    return VideoDetector(load_weights(name_or_path), device, precision)
+    return torch.stack((boxes_xyxy[:, 0] * x, boxes_xyxy[:, 1] * y, boxes_xyxy[:, 2] * x, boxes_xyxy[:, 3] * y), dim=1)
 
 
 def _choose_device(device: str) -> torch.device:

@@ -1,13 +1,14 @@
 """What can be chosen about a training run."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from memwarp_core.errors import ConfigError
 from memwarp_core.models import DetectorConfig
+from memwarp_core.models.systems import find_system
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -46,10 +47,15 @@ class StageConfig(_Config):
     """Weight of the error against exact displacement fields."""
 
 
+def _system_by_name(detector: Any) -> Any:
+    return find_system(detector).config if isinstance(detector, str) else detector
+
+
 class TrainingConfig(_Config):
     """A training run: a detector and the stages that it goes through."""
 
-    detector: DetectorConfig
+    detector: Annotated[DetectorConfig, BeforeValidator(_system_by_name)]
+    """Its configuration, or the name of a system that `memwarp models` lists."""
     stages: tuple[StageConfig, ...] = Field(min_length=1)
     seed: int = 0
     evaluate_every_epochs: Positive = 4

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from memwarp_core.geometry import resize_displacement
 from memwarp_core.models import Detector
-from memwarp_core.models.parts import Evidence, Levels
+from memwarp_core.models.parts import Evidence
 from memwarp_core.training.config import StageConfig
 from memwarp_core.training.packed_clips import STRIDE, PackedClip
 from memwarp_core.training.sequences import SequenceBatch, Sequences, collate, photometric
@@ -59,7 +59,12 @@ class StageModule(lightning.LightningModule):
         frames = batch.images.shape[1]
         evidence = self.detector.observe(images.contiguous(memory_format=torch.channels_last))
         if self._stage.trains == "memory":
-            memory, displacement = self._remember(evidence.in_time(frames), generator)
+            withheld = torch.rand(frames, generator=generator) < self._stage.evidence_dropping
+            in_time = [
+                replace(new, features=None) if t > 0 and withheld[t] else new
+                for t, new in enumerate(evidence.in_time(frames))
+            ]
+            memory, displacement = self.detector.remember(in_time)
         else:
             assert evidence.features is not None
             memory, displacement = evidence.features, self._compare_neighbours(evidence, frames)
@@ -80,26 +85,6 @@ class StageModule(lightning.LightningModule):
         motion = evidence.motion.unflatten(0, (-1, frames))
         fields = self.detector.displacement(motion[:, 1:].flatten(0, 1), motion[:, :-1].flatten(0, 1))
         return fields[:, :2].unflatten(0, (-1, frames - 1))
-
-    def _remember(self, evidence: list[Evidence], generator: torch.Generator) -> tuple[Levels, Tensor | None]:
-        """Run the memory over T frames, withholding some evidence; the head then reads every frame.
-
-        Returns: M of all frames, (B * T, C, H, W) per level; and displacements as from _compare_neighbours.
-        """
-        withheld = torch.rand(len(evidence), generator=generator) < self._stage.evidence_dropping
-        state, memories, displacements = None, [], []
-        for t, new in enumerate(evidence):
-            step = self.detector.step(state, replace(new, features=None) if t > 0 and withheld[t] else new)
-            state = step.state
-            memories += [step.memory] if step.memory is not None else []
-            displacements += [step.displacement] if step.displacement is not None else []
-        while len(memories) < len(evidence):  # what a memory that looks ahead still owes
-            step = self.detector.step(state, None)
-            state = step.state
-            assert step.memory is not None
-            memories.append(step.memory)
-        together = tuple(torch.stack(level, dim=1).flatten(0, 1) for level in zip(*memories, strict=True))
-        return together, torch.stack(displacements, dim=1) if displacements else None
 
     def configure_optimizers(self) -> Any:
         stage = self._stage

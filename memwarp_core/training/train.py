@@ -15,7 +15,7 @@ from memwarp_core.errors import ConfigError
 from memwarp_core.evaluation.evaluate import evaluate
 from memwarp_core.files import write_bytes_whole
 from memwarp_core.models import build_detector, load_weights, save_weights
-from memwarp_core.streaming import VideoDetector
+from memwarp_core.streaming import run_detector
 from memwarp_core.training.config import TrainingConfig
 from memwarp_core.training.module import StageModule
 from memwarp_core.training.packed_clips import pack_clips
@@ -87,7 +87,7 @@ class _Score(Callback):
             return
         assert isinstance(module, StageModule)
         # A copy, because a video detector is in eval mode and training goes on.
-        report = evaluate(VideoDetector(copy.deepcopy(module.detector)), self._clips)
+        report = evaluate(run_detector(copy.deepcopy(module.detector)), self._clips)
         with self._file.open("a") as file:
             file.write(json.dumps({"epoch": done, **report}) + "\n")
         trainer.print(f"epoch {done}: mAP@0.5 on the validation clips: {report['map50']}")
