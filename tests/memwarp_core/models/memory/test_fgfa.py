@@ -94,6 +94,15 @@ def test_propagation_never_runs_dry(build: Any, frames_at: Any, drive: Any, conf
     torch.testing.assert_close(outputs[7][0], frames[7].features[0])
 
 
+def test_a_centre_without_evidence_keeps_its_own_past_where_the_future_has_some(
+    build: Any, frames_at: Any, drive: Any
+) -> None:
+    frames = frames_at([(t, 0) for t in range(5)], [True, False, False, True, True])
+    memory = build(FGFAConfig(past=1, future=1))
+    assert window(memory, frames[:4], drive) == (2, [0, 3])
+    assert window(memory, frames, drive) == (3, [4])
+
+
 @few
 @given(known=patterns, seed=st.integers(0, 99))
 def test_chained_displacements_are_the_measured_ones_where_motion_is_exact(
