@@ -8,7 +8,7 @@ from memwarp_core.models.overview import system_overview
 from memwarp_core.models.systems import find_system, systems
 
 # Systems that differ in nothing that is trained (how often evidence enters, halves of the image) are tried once.
-TRAINED_ALIKE = ("-boxprop-4", "-boxprop-8", "-featprop-4", "-featprop-8", "-anticipation-4", "-anticipation-8", "-split")
+TRAINED_ALIKE = ("prop-4", "prop-8", "anticipation-4", "anticipation-8", "-split")
 OF_THE_PAPER = [name for name in systems() if find_system(name).config.features.kind == "resnet"]
 TINY = [name for name in systems() if name not in OF_THE_PAPER]
 

@@ -1,3 +1,5 @@
+import copy
+from collections.abc import Iterator
 from dataclasses import fields
 
 import numpy as np
@@ -171,3 +173,139 @@ def test_an_unknown_device_or_precision_is_refused() -> None:
         load_detector(device="abacus")
     with pytest.raises(ConfigError, match="precision 'fp3'"):
         load_detector(precision="fp3")  # type: ignore[arg-type]
+
+
+def build(**parts: object) -> VideoDetector:
+    torch.manual_seed(0)
+    everything = {"kind": "fcos", "score_threshold": 0.0}
+    config = {"name": "test", "class_names": ["ball", "crate"], "short_side": 64, "head": everything, **parts}
+    return VideoDetector(Detector(DetectorConfig.model_validate(config)), device="cpu")
+
+
+def close(first: Detections, second: Detections) -> bool:
+    """The same boxes, up to what another order of sums in a batch leaves."""
+    return len(first) == len(second) and torch.allclose(first.boxes_xyxy, second.boxes_xyxy, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    "memory", [{"kind": "none"}, {"kind": "memnet"}, {"kind": "clocknet"}, {"kind": "fgfa", "past": 2, "future": 0}]
+)
+def test_cameras_that_share_a_pass_do_not_influence_each_other(memory: dict) -> None:
+    detector = build(memory=memory)
+    cameras = [images(4), images(4, (64, 96))[::-1], images(4, (64, 64))]
+    alone = [run(detector, frames)[0] for frames in cameras]
+    states = [detector.start() for _ in cameras]
+    for index in range(4):
+        # The second camera has been restarted in between: its stream is one frame long when the others' are three.
+        if index == 2:
+            states[1] = detector.start()
+        stepped = detector.step_cameras([frames[index] for frames in cameras], [index * FRAME_NS] * 3, states)
+        states = [state for _, state in stepped]
+    restarted, _ = run(detector, cameras[1][2:], first=2)
+    for (found, _), expected in zip(stepped, [alone[0][-1], restarted[-1], alone[2][-1]], strict=True):
+        assert found.stamp_ns == 3 * FRAME_NS
+        assert close(found, expected)
+
+
+def test_one_stale_camera_keeps_all_from_advancing(detector: VideoDetector) -> None:
+    frames = images(2)
+    _, state = run(detector, frames[:1], first=3)
+    with pytest.raises(StaleFrameError):
+        detector.step_cameras(frames, [4 * FRAME_NS, 2 * FRAME_NS], [state, state])
+
+
+def test_evidence_enters_in_every_nth_frame_only() -> None:
+    detector = build(propagation={"every": 3})
+    parts, expected, state = detector._detector, None, detector.start()
+    for index, image in enumerate(images(7)):
+        _, state = detector.step(image, index * FRAME_NS, state)
+        with torch.inference_mode():
+            evidence = parts.observe(detector._prepare([image]), withhold=index % 3 > 0)
+            step = parts.step(expected, evidence)
+        expected = step.state
+        assert (evidence.features is None) == (index % 3 > 0)
+        torch.testing.assert_close(state.features, step.memory)
+
+
+def test_between_evidence_boxes_keep_their_scores_and_move() -> None:
+    detector = build(propagation={"every": 2, "source": "boxes"})
+    found, _ = run(detector, images(3))
+    assert found[1].stamp_ns == FRAME_NS
+    assert set(found[1].scores.tolist()) <= set(found[0].scores.tolist())
+    assert not same(found[0], found[1])
+    whole, _ = run(build(), images(3)[:1])
+    assert same(found[0], whole[0])
+
+
+def test_between_evidence_images_may_stay_unseen() -> None:
+    """With anticipation, only the stamps of frames in between matter."""
+    detector = build(propagation={"every": 3, "source": "anticipation"})
+    frames, others = images(5), images(6)
+    seen, _ = run(detector, frames[:5])
+    unseen, state = run(detector, [frames[0], others[1], others[2], frames[3], others[4]])
+    assert all(same(a, b) for a, b in zip(seen, unseen, strict=True))
+    assert [one.stamp_ns for one in unseen] == [index * FRAME_NS for index in range(5)]
+    assert (state.stamp_ns, state.newest_ns) == (3 * FRAME_NS, 4 * FRAME_NS)
+    (now,) = detector.anticipate(state, [0.0])
+    assert same(now, unseen[-1])
+
+
+def test_a_detector_that_looks_ahead_runs_on_recordings_alone() -> None:
+    detector = build(memory={"kind": "fgfa", "past": 1, "future": 2})
+    with pytest.raises(ConfigError, match="2 frames into the future"):
+        detector.start()
+    frames = images(5)
+    recording = [(image, index * FRAME_NS) for index, image in enumerate(frames)]
+    found = list(detector.detect_clip(recording))
+    assert [one.stamp_ns for one in found] == [index * FRAME_NS for index in range(5)]
+    changed = list(detector.detect_clip([*recording[:4], (images(6)[0], 4 * FRAME_NS)]))
+    # The last frame is in the future of frames 2 and 3, and too far ahead of frame 1.
+    assert same(found[1], changed[1])
+    assert not same(found[2], changed[2])
+
+
+def test_detections_of_a_recording_come_as_soon_as_they_are_known() -> None:
+    detector = build(memory={"kind": "fgfa", "past": 1, "future": 2})
+    taken = []
+
+    def recording() -> Iterator[tuple[np.ndarray, int]]:
+        for index, image in enumerate(images(5)):
+            taken.append(index)
+            yield image, index * FRAME_NS
+
+    next(detector.detect_clip(recording()))
+    assert taken == [0, 1, 2]
+
+
+def test_a_causal_detector_does_the_same_on_a_recording_and_on_a_stream(detector: VideoDetector) -> None:
+    frames = images(3)
+    stream, _ = run(detector, frames)
+    recording = detector.detect_clip((image, index * FRAME_NS) for index, image in enumerate(frames))
+    assert all(same(a, b) for a, b in zip(stream, recording, strict=True))
+
+
+def test_a_detector_that_compares_no_frames_expects_objects_to_stay() -> None:
+    detector = build(memory={"kind": "none"}, displacement={"kind": "none"})
+    (_, last), state = run(detector, images(2))
+    for source in ("features", "boxes"):
+        (later,) = detector.anticipate(state, [0.1], AnticipationConfig(source=source))
+        assert same(later, last)
+        assert later.stamp_ns == FRAME_NS + 100_000_000
+
+
+def test_the_long_side_limits_the_scale_and_a_fixed_size_needs_none() -> None:
+    assert build(long_side=128)._network_size((100, 400)) == (32, 128)
+    assert build()._network_size((100, 400)) == (64, 256)
+    fixed = build(fixed_size=(96, 64))
+    found, _ = run(fixed, images(1, (100, 400)))
+    assert found[0].boxes_xyxy[:, 2].max() > 300
+
+
+@pytest.mark.parametrize("memory", [{"kind": "clocknet"}, {"kind": "memnet", "aggregation": "adascan"}])
+def test_half_precision_finds_about_the_same(memory: dict) -> None:
+    full = build(memory=memory)
+    half = VideoDetector(copy.deepcopy(full._detector), device="cpu", precision="bf16")
+    frames = images(3)
+    best = [run(detector, frames)[0][-1].scores[:5].mean() for detector in (full, half)]
+    assert best[1].dtype == torch.float32
+    torch.testing.assert_close(best[0], best[1], rtol=0.05, atol=0.01)
