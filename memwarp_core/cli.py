@@ -239,13 +239,20 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda:0, ...")] = "auto",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file for all figures.")] = None,
 ) -> None:
-    """Score a model on a data set: mAP on clean and degraded frames, per class, and of what it anticipates."""
+    """Score a model on a data set: mAP on clean and degraded frames, per class, and of what it anticipates.
+
+    Where the data set has exact displacement fields, the measured ones are scored as well.
+    """
     from memwarp_core import load_detector
-    from memwarp_core.data.coco_vid import read_coco_vid
+    from memwarp_core.data.coco_vid import DISPLACEMENT_FOLDER, read_coco_vid
+    from memwarp_core.evaluation.end_point_error import end_point_error
     from memwarp_core.evaluation.evaluate import evaluate as score
     from memwarp_core.files import write_bytes_whole
 
-    report = score(load_detector(model, device), read_coco_vid(data), horizon or ())
+    detector, clips = load_detector(model, device), read_coco_vid(data)
+    report = score(detector, clips, horizon or ())
+    if (data / DISPLACEMENT_FOLDER).is_dir() and detector.network.displacement is not None:
+        report["displacement"] = end_point_error(detector.network, clips)
     table = Table("mAP@0.5", *report["map50"], title=f"{model} on {report['frames']} frames")
     table.add_row("current frame", *map(_percent, report["map50"].values()))
     _OUTPUT.print(table)
@@ -257,6 +264,12 @@ def evaluate(
         table = Table("anticipation, mAP@0.5", *(f"{h:g} s" for h in horizon or ()))
         for way, scores in report["anticipation"].items():
             table.add_row(way, *map(_percent, scores.values()))
+        _OUTPUT.print(table)
+    if "displacement" in report:
+        table = Table("displacement, mean error in pixels", "measured", "zero motion")
+        for where in ("all", "inside_boxes"):
+            errors = (report["displacement"][where][key] for key in ("error", "zero_motion"))
+            table.add_row(where.replace("_", " "), *("-" if error is None else f"{error:.2f}" for error in errors))
         _OUTPUT.print(table)
     if output is not None:
         write_bytes_whole(output, json.dumps(report, indent=1).encode())

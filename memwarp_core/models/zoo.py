@@ -40,7 +40,7 @@ def load_weights(name_or_path: str | Path) -> Detector:
     Raises: ConfigError if there is no such model or file, or it is not one that `save_weights` wrote.
     """
     if "+" in str(name_or_path) and not Path(name_or_path).is_file() and str(name_or_path) not in systems():
-        return load_torchvision(str(name_or_path)).eval()
+        return load_torchvision(str(name_or_path))
     path = _find(name_or_path)
     try:
         with safe_open(path, framework="pt") as file:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from memwarp_core.errors import ConfigError, DataError, StaleFrameError
-from memwarp_core.geometry import extrapolate, propagate_boxes, splat
+from memwarp_core.geometry import MOTION_SAMPLES, MotionSample, predict_displacement, propagate_boxes, splat
 from memwarp_core.models import Detector
 from memwarp_core.models.config import AnticipationConfig
 from memwarp_core.models.detector import merge_boxes
@@ -25,18 +25,6 @@ Precision = Literal["auto", "fp32", "fp16", "bf16"]
 
 _PADDING_GREY = 127
 _LARGEST_ASPECT_RATIO = 8
-_MOTIONS = 5
-"""Displacements between neighbouring frames that are kept for anticipation."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Motion:
-    """The displacement from one frame of a stream to the frame before it."""
-
-    displacement: Tensor
-    """(1, 2, H, W), backward, in cells of the finest feature map."""
-    interval_ns: int
-    """Time between the two frames."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,8 +43,8 @@ class DetectorState:
     """The memory's own state."""
     features: Levels | None = None
     """M_t, what the head read."""
-    motions: tuple[Motion, ...] = ()
-    """The last few, newest first."""
+    motions: tuple[MotionSample, ...] = ()
+    """The last few displacements between neighbouring frames, newest first."""
     detections: Detections | None = None
     """What was found at stamp_ns."""
 
@@ -67,7 +55,7 @@ class VideoDetector:
     def __init__(self, detector: Detector, device: str = "auto", precision: Precision = "auto") -> None:
         self.device = _choose_device(device)
         self._dtype = _choose_dtype(precision, self.device)
-        self._detector = detector.to(self.device).to(memory_format=torch.channels_last).eval()
+        self.network = detector.to(self.device).to(memory_format=torch.channels_last).eval()
         self.config = detector.config
 
     @property
@@ -85,7 +73,7 @@ class VideoDetector:
     @property
     def lookahead(self) -> int:
         """Frames that must follow before a frame's detections are known; 0 for detectors that run live."""
-        return self._detector.memory.lookahead
+        return self.network.memory.lookahead
 
     def start(self) -> DetectorState:
         """The state of a stream of which no frame was seen.
@@ -167,9 +155,9 @@ class VideoDetector:
                 self._check_image(image)
                 waiting.append((stamp_ns, (image.shape[0], image.shape[1])))
                 with self._autocast():
-                    evidence = self._detector.observe(self._prepare([image]))
+                    evidence = self.network.observe(self._prepare([image]))
             with self._autocast():
-                advanced = self._detector.step(memory_state, evidence)
+                advanced = self.network.step(memory_state, evidence)
             memory_state = advanced.state
             if advanced.memory is not None:
                 stamp, size = waiting.popleft()
@@ -204,7 +192,8 @@ class VideoDetector:
             if how.source == "boxes":
                 return [replace(state.detections, stamp_ns=stamp) for stamp in stamps]
             return self._detect(_repeat(state.features, len(stamps)), stamps, [state.image_size] * len(stamps))
-        totals = self._extrapolate(state, [stamp - state.stamp_ns for stamp in stamps], how)
+        ages_s = [(stamp - state.stamp_ns) / 1e9 for stamp in stamps]
+        totals = predict_displacement(state.motions, ages_s, how.motion)
         if how.source == "boxes":
             return [
                 self._propagate(state.detections, total[0], stamp, state.image_size)
@@ -219,15 +208,15 @@ class VideoDetector:
         """Advance cameras whose images have the same size in the network."""
         sizes = [(image.shape[0], image.shape[1]) for image in images]
         with self._autocast():
-            evidence = self._detector.observe(self._prepare(images), withhold=withhold).split()
-            advanced = self._detector.step_streams([state.memory for state in states], evidence)
+            evidence = self.network.observe(self._prepare(images), withhold=withhold).split()
+            advanced = self.network.step_streams([state.memory for state in states], evidence)
         motions = []
         for one, stamp_ns, state in zip(advanced, stamps_ns, states, strict=True):
             if one.displacement is None or state.stamp_ns is None:
                 motions.append(state.motions)
                 continue
-            newest = Motion(displacement=one.displacement, interval_ns=stamp_ns - state.stamp_ns)
-            motions.append((newest, *state.motions[: _MOTIONS - 1]))
+            newest = MotionSample(displacement=one.displacement, interval_ns=stamp_ns - state.stamp_ns)
+            motions.append((newest, *state.motions[: MOTION_SAMPLES - 1]))
         memories: list[Levels] = [one.memory for one in advanced if one.memory is not None]
         if withhold and self.config.propagation.source == "boxes":
             found = []
@@ -262,16 +251,6 @@ class VideoDetector:
         state = replace(state, newest_ns=stamp_ns, since_evidence=state.since_evidence + 1)
         return self.anticipate(state, [0.0])[0], state
 
-    def _extrapolate(self, state: DetectorState, ages_ns: Sequence[int], how: AnticipationConfig) -> list[Tensor]:
-        """Total displacement over each age, (1, 2, H, W), cells of the finest level, indexed by the memory's frame."""
-        newest = state.motions[0]
-        steps = [age_ns / newest.interval_ns for age_ns in ages_ns]
-        previous = newest.displacement
-        if len(state.motions) > 1:
-            ratio = newest.interval_ns / state.motions[1].interval_ns
-            previous = state.motions[1].displacement * ratio
-        return extrapolate(previous, newest.displacement, steps, how.motion)
-
     def _detect(
         self,
         memory: Levels,
@@ -285,10 +264,10 @@ class VideoDetector:
             sizes: (height, width) of each camera's images.
             late: per memory, boxes of a strong detector in network pixels, to be merged with those found.
         """
-        stride = self._detector.features.strides[0]
+        stride = self.network.features.strides[0]
         network_size = (memory[0].shape[-2] * stride, memory[0].shape[-1] * stride)
         with self._autocast():
-            found = self._detector.detect(memory, network_size)
+            found = self.network.detect(memory, network_size)
         for index, of_image in enumerate(late):
             if of_image is not None:
                 found[index] = merge_boxes([found[index], *of_image], self.config.head.nms_threshold)
@@ -306,7 +285,7 @@ class VideoDetector:
         """Box propagation (section 5.2): the same boxes, moved with what is inside them; gone ones are dropped."""
         height, width = self._network_size(size)
         boxes = _scale_boxes(detections.boxes_xyxy, width / size[1], height / size[0])
-        moved = propagate_boxes(boxes, total, self._detector.features.strides[0]).clamp(min=0)
+        moved = propagate_boxes(boxes, total, self.network.features.strides[0]).clamp(min=0)
         moved = self._to_source(moved, size)
         visible = (moved[:, 2:] > moved[:, :2]).all(dim=1)
         return Detections(
@@ -364,7 +343,7 @@ class VideoDetector:
         if images[0].shape[:2] != (height, width):
             images = [cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA) for image in images]
         tensor = torch.from_numpy(np.stack(images)).to(self.device, non_blocking=True)
-        multiple = self._detector.features.size_multiple
+        multiple = self.network.features.size_multiple
         padding = (0, -width % multiple, 0, -height % multiple)
         padded = F.pad(tensor.permute(0, 3, 1, 2).float(), padding, value=_PADDING_GREY)
         return padded.contiguous(memory_format=torch.channels_last)

@@ -92,3 +92,13 @@ def test_what_moves_against_the_camera_covers_the_background() -> None:
     field[0, 0, 0, 5] = 0.0  # but one object stays
     moved = splat(field)
     assert moved[0, 0, 0, 5] == 0.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_features_of_half_precision_are_sampled_at_exact_places(dtype: torch.dtype) -> None:
+    ramp = torch.arange(64.0).expand(1, 1, 4, 64)
+    displacement = torch.full((1, 2, 4, 64), 0.25) * torch.tensor([1.0, 0.0])[:, None, None]
+    warped = warp(ramp.to(dtype), displacement)
+    assert warped.dtype == dtype
+    expected = (ramp + 0.25)[..., :-1]
+    torch.testing.assert_close(warped[..., :-1], expected.to(dtype), rtol=0, atol=0)

@@ -7,8 +7,9 @@ from memwarp_core.models.config import FlowNetConfig
 from memwarp_core.models.overview import system_overview
 from memwarp_core.models.systems import find_system, systems
 
-# Systems that differ in nothing that is trained (how often evidence enters, halves of the image) are tried once.
-TRAINED_ALIKE = ("prop-4", "prop-8", "anticipation-4", "anticipation-8", "-split")
+# Systems that are the same in a step of training (how often evidence enters, halves of the image, how far frames are
+# apart) are tried once.
+TRAINED_ALIKE = ("prop-4", "prop-8", "anticipation-4", "anticipation-8", "-split", "-strd-4", "-strd-8")
 OF_THE_PAPER = [name for name in systems() if find_system(name).config.features.kind == "resnet"]
 TINY = [name for name in systems() if name not in OF_THE_PAPER]
 

@@ -23,7 +23,7 @@ def build() -> SplitVideoDetector:
 
 def test_each_half_is_a_stream_of_its_own_at_the_scale_of_the_whole() -> None:
     detector = build()
-    halves = VideoDetector(detector._detector, device="cpu")
+    halves = VideoDetector(detector.network, device="cpu")
     state, left = detector.start(), halves.start()
     for index, image in enumerate(FRAMES):
         found, state = detector.step(image, index, state)

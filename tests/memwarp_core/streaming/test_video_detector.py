@@ -216,7 +216,7 @@ def test_one_stale_camera_keeps_all_from_advancing(detector: VideoDetector) -> N
 
 def test_evidence_enters_in_every_nth_frame_only() -> None:
     detector = build(propagation={"every": 3})
-    parts, expected, state = detector._detector, None, detector.start()
+    parts, expected, state = detector.network, None, detector.start()
     for index, image in enumerate(images(7)):
         _, state = detector.step(image, index * FRAME_NS, state)
         with torch.inference_mode():
@@ -304,7 +304,7 @@ def test_the_long_side_limits_the_scale_and_a_fixed_size_needs_none() -> None:
 @pytest.mark.parametrize("memory", [{"kind": "clocknet"}, {"kind": "memnet", "aggregation": "adascan"}])
 def test_half_precision_finds_about_the_same(memory: dict) -> None:
     full = build(memory=memory)
-    half = VideoDetector(copy.deepcopy(full._detector), device="cpu", precision="bf16")
+    half = VideoDetector(copy.deepcopy(full.network), device="cpu", precision="bf16")
     frames = images(3)
     best = [run(detector, frames)[0][-1].scores[:5].mean() for detector in (full, half)]
     assert best[1].dtype == torch.float32
