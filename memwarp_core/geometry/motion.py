@@ -111,7 +111,8 @@ def _fit_robustly(samples: Sequence[MotionSample]) -> tuple[Tensor, Tensor, Tens
     3. The rates, carried to the newest instant along the shrunk slope, are averaged, the newest counting most: v.
        They still change, by a variance of q per second. If they go on as such a random walk, their mean over a horizon
        h is v with an error of variance q h / 3; expected to be of the size of |v| and no larger, it is best predicted
-       by v |v|^2 / (|v|^2 + q h / 3) (empirical Bayes).
+       by v |v|^2 / (|v|^2 + q h / 3) (empirical Bayes). The size is taken from the place and not from the whole map,
+       where a background at rest would slow down what moves before it.
     Squares and variances are means over x, y and the 3x3 cells around a place.
 
     Args:
