@@ -1,5 +1,6 @@
 """The algebra of displacement fields: bring them to another map, chain them."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -31,8 +32,9 @@ def resize_displacement(displacement: Tensor, size: tuple[int, int]) -> Tensor:
         resized = F.interpolate(displacement, size, mode="area")
     else:
         resized = F.interpolate(displacement, size, mode="bilinear", align_corners=False)
-    factors = [size[1] / width, size[0] / height] + [1.0] * (displacement.shape[1] - 2)
-    return resized * resized.new_tensor(factors)[:, None, None]
+    x, y, others = resized[:, :1], resized[:, 1:2], resized[:, 2:]
+    # Plain numbers as factors: a tensor of them would have to travel to the device.
+    return torch.cat((x * (size[1] / width), y * (size[0] / height), others), dim=1)
 
 
 def compose(newer: Tensor, older: Tensor) -> Tensor:

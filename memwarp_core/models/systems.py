@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
@@ -107,9 +108,10 @@ def systems() -> dict[str, System]:
 
 
 def find_system(name: str) -> System:
-    """Raises: ConfigError naming the known ones."""
+    """Raises: ConfigError naming similar ones."""
     if name not in systems():
-        raise ConfigError(f"system {name!r}: expected one of {', '.join(systems())}.")
+        similar = ", ".join(get_close_matches(name, systems(), cutoff=0.3))
+        raise ConfigError(f"system {name!r}: expected one that `memwarp models` lists, such as {similar or 'rfcn-101'}.")
     return systems()[name]
 
 

@@ -73,8 +73,8 @@ class SplitVideoDetector(VideoDetector):
         return [self._merge(*of_horizon, state.image_size[1] // 2) for of_horizon in zip(left, right, strict=True)]
 
     def _merge(self, left: Detections, right: Detections, middle: int) -> Detections:
-        shift = right.boxes_xyxy.new_tensor([middle, 0, middle, 0])
-        right = replace(right, boxes_xyxy=right.boxes_xyxy + shift)
+        x1, y1, x2, y2 = right.boxes_xyxy.unbind(1)
+        right = replace(right, boxes_xyxy=torch.stack((x1 + middle, y1, x2 + middle, y2), dim=1))
         halves = [{"boxes": of.boxes_xyxy, "scores": of.scores, "labels": of.labels} for of in (left, right)]
         merged = merge_boxes(halves, self.config.head.nms_threshold)
         return Detections(

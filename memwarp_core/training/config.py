@@ -56,6 +56,10 @@ class TrainingConfig(_Config):
 
     detector: Annotated[DetectorConfig, BeforeValidator(_system_by_name)]
     """Its configuration, or the name of a system that `memwarp models` lists."""
+    features_weights: str | None = None
+    """What a ResNet starts from: a name of torchvision's ImageNet weights (IMAGENET1K_V1), or a .safetensors file."""
+    displacement_weights: str | None = None
+    """What FlowNetS starts from: a .safetensors file with published weights."""
     stages: tuple[StageConfig, ...] = Field(min_length=1)
     seed: int = 0
     evaluate_every_epochs: Positive = 4

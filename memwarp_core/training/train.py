@@ -14,7 +14,10 @@ from memwarp_core.data.coco_vid import read_coco_vid
 from memwarp_core.errors import ConfigError
 from memwarp_core.evaluation.evaluate import evaluate
 from memwarp_core.files import write_bytes_whole
-from memwarp_core.models import build_detector, load_weights, save_weights
+from memwarp_core.models import Detector, build_detector, load_weights, save_weights
+from memwarp_core.models.displacement import FlowNet, load_flownet
+from memwarp_core.models.features import ResNetFeatures
+from memwarp_core.models.pretrained import load_imagenet
 from memwarp_core.streaming import run_detector
 from memwarp_core.training.config import TrainingConfig
 from memwarp_core.training.module import StageModule
@@ -44,6 +47,7 @@ def train(config: TrainingConfig, data: Path, validation: Path | None, output: P
         )
     lightning.seed_everything(config.seed, verbose=False)
     detector = build_detector(config.detector)
+    _start_from_published_weights(detector, config)
     weights = output
     for number, stage in enumerate(config.stages):
         weights = output / f"{stage.name}.safetensors"
@@ -71,6 +75,17 @@ def train(config: TrainingConfig, data: Path, validation: Path | None, output: P
         trainer.fit(module, ckpt_path=last if last.is_file() else None, weights_only=True)
         save_weights(detector, weights)
     return weights
+
+
+def _start_from_published_weights(detector: Detector, config: TrainingConfig) -> None:
+    if config.features_weights is not None:
+        if not isinstance(detector.features, ResNetFeatures):
+            raise ConfigError(f"features_weights are for resnet features; got {config.detector.features.kind}.")
+        load_imagenet(detector.features, config.features_weights)
+    if config.displacement_weights is not None:
+        if not isinstance(detector.displacement, FlowNet):
+            raise ConfigError(f"displacement_weights are for flownet; got {config.detector.displacement.kind}.")
+        load_flownet(detector.displacement, Path(config.displacement_weights))
 
 
 class _Score(Callback):

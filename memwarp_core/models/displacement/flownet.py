@@ -30,6 +30,8 @@ class FlowNet(Displacement):
     Decoder maps are cropped to their encoder maps, so that images of any size will do. Without batch normalisation.
     """
 
+    mean: Tensor
+
     def __init__(self, stride: int, config: FlowNetConfig) -> None:
         """
         Args:
@@ -37,6 +39,7 @@ class FlowNet(Displacement):
         """
         super().__init__()
         self.stride = stride
+        self.register_buffer("mean", torch.tensor(PIXEL_MEAN)[:, None, None], persistent=False)
         c1, c2, c3, c4, c5, c6 = (_scaled(channels, config.width) for channels in (64, 128, 256, 512, 512, 1024))
         self.conv1 = _convolution(6, c1, kernel=7, stride=2)
         self.conv2 = _convolution(c1, c2, kernel=5, stride=2)
@@ -69,8 +72,7 @@ class FlowNet(Displacement):
 
     def describe(self, images: Tensor, early: Tensor | None) -> Tensor:
         """Returns: (B, 3, ceil(H / 2), ceil(W / 2)), zero-mean, images of half the resolution."""
-        mean = images.new_tensor(PIXEL_MEAN)[:, None, None]
-        return halve((images - mean) / 255)
+        return halve((images - self.mean) / 255)
 
     def forward(self, current: Tensor, past: Tensor) -> Tensor:
         decoded = self._decode(torch.cat((current, past), dim=1))

@@ -76,6 +76,6 @@ def test_the_overview_counts_what_a_detector_has() -> None:
     assert overview["rfcn-101"].time_strides == ()
 
 
-def test_an_unknown_system_is_refused_with_the_known_ones() -> None:
+def test_an_unknown_system_is_refused_with_similar_ones() -> None:
     with pytest.raises(ConfigError, match="'clocknet-102'.*clocknet-101"):
         find_system("clocknet-102")

@@ -6,11 +6,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torchvision
+from pydantic import ValidationError
+from safetensors.torch import save_file
 
 from memwarp_core import ConfigError
 from memwarp_core.data.coco_vid import ClipAnnotations, frame_annotations, write_coco_vid
 from memwarp_core.data.displacement_file import write_displacement
 from memwarp_core.models import DetectorConfig, load_weights
+from memwarp_core.models.systems import find_system
 from memwarp_core.training.config import StageConfig, TrainingConfig, read_training_config
 from memwarp_core.training.packed_clips import pack_clips
 from memwarp_core.training.train import train
@@ -93,6 +97,36 @@ def test_other_class_names_or_another_run_in_the_folder_are_refused(data: Path, 
         train(small(("cat", "dog")), data, None, tmp_path / "run")
     with pytest.raises(ConfigError, match="another configuration"):
         train(small(), data, None, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_a_training_starts_from_published_weights(data: Path, tmp_path: Path) -> None:
+    published = torchvision.models.resnet18(weights=None).state_dict()
+    save_file(published, tmp_path / "resnet18.safetensors")
+    stage = StageConfig(name="frames", trains="frames", epochs=1, steps_per_epoch=1, batch_size=1)
+    detector = {"name": "small", "class_names": NAMES, "short_side": 48, "features": {"kind": "resnet", "depth": 18}}
+    detector["features"]["channels"] = 64
+    config = TrainingConfig.model_validate(
+        {"detector": detector, "stages": [stage], "features_weights": str(tmp_path / "resnet18.safetensors")}
+    )
+    trained = load_weights(train(config, data, None, tmp_path / "run")).state_dict()
+    # The first layers are frozen, so they are still what they started from.
+    torch.testing.assert_close(trained["features.conv1.weight"], published["conv1.weight"])
+
+
+@pytest.mark.parametrize("key", ["features_weights", "displacement_weights"])
+def test_published_weights_of_another_part_are_refused(data: Path, tmp_path: Path, key: str) -> None:
+    config = small().model_copy(update={key: "anything"})
+    with pytest.raises(ConfigError, match=f"{key} are for (resnet|flownet).*; got (tiny|correlation)"):
+        train(config, data, None, tmp_path / "run")
+
+
+def test_a_recipe_can_name_a_system_of_the_paper() -> None:
+    stage = {"name": "frames", "trains": "frames", "epochs": 1}
+    config = TrainingConfig.model_validate({"detector": "clocknet-101", "stages": [stage]})
+    assert config.detector == find_system("clocknet-101").config
+    with pytest.raises(ValidationError, match="clocknet-102"):
+        TrainingConfig.model_validate({"detector": "clocknet-102", "stages": [stage]})
 
 
 def test_every_recipe_is_valid() -> None:
