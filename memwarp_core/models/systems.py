@@ -110,8 +110,8 @@ def systems() -> dict[str, System]:
 def find_system(name: str) -> System:
     """Raises: ConfigError naming similar ones."""
     if name not in systems():
-        similar = ", ".join(get_close_matches(name, systems(), cutoff=0.3))
-        raise ConfigError(f"system {name!r}: expected one that `memwarp models` lists, such as {similar or 'rfcn-101'}.")
+        similar = ", ".join(get_close_matches(name, systems(), cutoff=0.3)) or "rfcn-101"
+        raise ConfigError(f"system {name!r}: expected one that `memwarp models` lists, such as {similar}.")
     return systems()[name]
 
 

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -6,6 +7,7 @@ from memwarp_core.models import Detector, build_detector
 from memwarp_core.models.config import FlowNetConfig
 from memwarp_core.models.overview import system_overview
 from memwarp_core.models.systems import find_system, systems
+from memwarp_core.streaming import run_detector
 
 # Systems that are the same in a step of training (how often evidence enters, halves of the image, how far frames are
 # apart) are tried once.
@@ -79,3 +81,18 @@ def test_the_overview_counts_what_a_detector_has() -> None:
 def test_an_unknown_system_is_refused_with_similar_ones() -> None:
     with pytest.raises(ConfigError, match="'clocknet-102'.*clocknet-101"):
         find_system("clocknet-102")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TINY)
+def test_a_tiny_system_runs_on_a_recording(name: str) -> None:
+    """Long enough that every time axis has ticked again."""
+    torch.manual_seed(0)
+    config = find_system(name).config.model_copy(update={"fixed_size": (64, 96)})
+    detector = run_detector(build_detector(config), device="cpu")
+    image = np.random.default_rng(0).integers(0, 255, (64, 128, 3), dtype=np.uint8)
+    recording = [(image[:, index : index + 96], index * 50_000_000) for index in range(17)]
+    found = list(detector.detect_clip(recording))
+    assert [one.stamp_ns for one in found] == [stamp_ns for _, stamp_ns in recording]
+    assert all(one.boxes_xyxy.isfinite().all() for one in found)
+    assert max(len(one) for one in found) > 0
