@@ -13,7 +13,9 @@ PYTHON ?= $(firstword $(foreach name,python3.12 python3.11 python3.10 python3,$(
 VENV := .venv
 INSTALL := .build/install
 RUN := ros_from_pip/run
-PYTEST := $(RUN) pytest
+# Two at a time, each on one core; what runs nodes and measures them goes alone.
+PYTEST_CORE := OMP_NUM_THREADS=1 $(RUN) pytest -n 2 tests/memwarp_core tests/test_core_without_ros.py
+PYTEST_ROS := $(RUN) pytest tests/memwarp_ros
 
 # The stamp is written last, so a half-made environment has none. Its name holds the folder, which is written all over an
 # environment and a build and so cannot change, and what was asked for, which can.
@@ -33,10 +35,12 @@ demo: build
 	$(RUN) python -m memwarp_ros.demo --output out/demo $(if $(VIDEO),--video "$(VIDEO)")
 
 test: lint
-	$(PYTEST)
+	$(PYTEST_CORE)
+	$(PYTEST_ROS)
 
 check: lint
-	$(PYTEST) -m "not slow"
+	$(PYTEST_CORE) -m "not slow"
+	$(PYTEST_ROS) -m "not slow"
 
 lint: build
 	$(VENV)/bin/ruff check .

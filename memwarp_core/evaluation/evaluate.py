@@ -14,12 +14,12 @@ from memwarp_core.timeline import half_interval_ns, index_at
 from memwarp_core.types import Detections, Frame
 
 WAYS = {
-    "features": AnticipationConfig(source="features", motion="constant_velocity"),
-    "features, constant acceleration": AnticipationConfig(source="features", motion="constant_acceleration"),
     "features, robust": AnticipationConfig(source="features", motion="robust"),
-    "boxes": AnticipationConfig(source="boxes", motion="constant_velocity"),
-    "boxes, constant acceleration": AnticipationConfig(source="boxes", motion="constant_acceleration"),
+    "features, constant velocity": AnticipationConfig(source="features", motion="constant_velocity"),
+    "features, constant acceleration": AnticipationConfig(source="features", motion="constant_acceleration"),
     "boxes, robust": AnticipationConfig(source="boxes", motion="robust"),
+    "boxes, constant velocity": AnticipationConfig(source="boxes", motion="constant_velocity"),
+    "boxes, constant acceleration": AnticipationConfig(source="boxes", motion="constant_acceleration"),
     "nothing moved": AnticipationConfig(source="boxes", motion="still"),
 }
 """The ways of anticipation that are compared."""

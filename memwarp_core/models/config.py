@@ -251,7 +251,8 @@ class AnticipationConfig(_Config):
 
     source: Literal["features", "boxes"] = "features"
     """Warp the memory and run the head (section 4.3), or move the current boxes (the baseline of section 5.2)."""
-    motion: Motion = "constant_velocity"
+    motion: Motion = "robust"
+    """How displacements go on; the model card of memnet-tiny compares them."""
 
 
 class PropagationConfig(_Config):

@@ -33,7 +33,7 @@ def test_each_image_of_a_batch_has_its_own_field() -> None:
     torch.testing.assert_close(propagate_boxes(boxes, displacement, stride=8), torch.stack(apart))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**31), st.sampled_from([4, 8, 16]))
 def test_a_slow_loop_over_cells_agrees(seed: int, stride: int) -> None:
     generator = torch.Generator().manual_seed(seed)

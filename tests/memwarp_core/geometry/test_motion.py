@@ -15,7 +15,7 @@ MOVING: list[Motion] = ["constant_velocity", "constant_acceleration", "robust"]
 SPEEDS = st.floats(-3, 3)
 INTERVALS_NS = st.lists(st.integers(10 * MS, 200 * MS), min_size=2, max_size=MOTION_SAMPLES)
 HORIZONS_S = st.floats(0, 1)
-many = settings(max_examples=50, deadline=None)
+many = settings(max_examples=50)
 
 
 def field(x: float, y: float, size: tuple[int, int] = (4, 6)) -> Tensor:

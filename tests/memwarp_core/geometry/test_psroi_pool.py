@@ -49,7 +49,7 @@ coordinates = st.one_of(
 regions = st.tuples(st.integers(0, 1), coordinates, coordinates, coordinates, coordinates)  # also empty or inverted
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     rois=st.lists(regions, min_size=1, max_size=6),
     bins=st.integers(1, 4),

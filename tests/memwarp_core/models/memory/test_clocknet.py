@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 
 from memwarp_core.models.config import ClockNetConfig, MemNetConfig
 
-few = settings(max_examples=6, deadline=None)
+few = settings(max_examples=6)
 strides = st.lists(st.integers(1, 5), min_size=1, max_size=3, unique=True).map(lambda found: tuple(sorted(found)))
 patterns = st.lists(st.booleans(), max_size=9).map(lambda rest: [True, *rest])
 """Which frames have features."""
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(strides=strides, known=patterns)
 def test_without_motion_axes_are_averages_over_their_ticks(
     build: Any, frames_at: Any, drive: Any, strides: tuple[int, ...], known: list[bool]

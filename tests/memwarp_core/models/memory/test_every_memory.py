@@ -13,7 +13,7 @@ from memwarp_core.geometry import compose, warp
 from memwarp_core.models.config import ClockNetConfig, FGFAConfig, MemNetConfig, MemoryConfig, NoMemoryConfig
 from memwarp_core.models.parts import Evidence, Memory
 
-few = settings(max_examples=6, deadline=None)
+few = settings(max_examples=6)
 walks = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=9)
 """Camera positions, frame by frame; jumps are what a camera that drops frames looks like."""
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from memwarp_core.geometry import warp
 from memwarp_core.models.config import FGFAConfig
 
-few = settings(max_examples=15, deadline=None)
+few = settings(max_examples=15)
 patterns = st.lists(st.booleans(), max_size=9).map(lambda rest: [True, *rest])
 """Which frames have features."""
 
