@@ -12,8 +12,18 @@ Stage = Literal["conv3", "conv4", "conv5"]
 """Where in a backbone the memory sits; what follows in the backbone runs on the memory."""
 
 
-class _Config(BaseModel):
+class Config(BaseModel):
+    """What all configurations share: they are values, and an unknown key is refused with the known ones."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keys_are_known(cls, value: Any) -> Any:
+        unknown = sorted(value.keys() - cls.model_fields.keys()) if isinstance(value, dict) else []
+        if unknown:
+            raise ValueError(f"unknown key {', '.join(map(repr, unknown))}; known keys: {', '.join(cls.model_fields)}")
+        return value
 
 
 def _by_kind(default: str) -> Discriminator:
@@ -28,7 +38,7 @@ def _by_kind(default: str) -> Discriminator:
 # ---------------------------------------------------------------------------------------------------------- features
 
 
-class _StagedFeaturesConfig(_Config):
+class _StagedFeaturesConfig(Config):
     channels: Positive = 96
     """Channels of conv5, which is the feature map F that the head reads."""
     memory_at: Annotated[tuple[Stage, ...], Field(min_length=1)] = ("conv5",)
@@ -64,7 +74,7 @@ class ResNetFeaturesConfig(_StagedFeaturesConfig):
     channels: Positive = 1024
 
 
-class TorchvisionFeaturesConfig(_Config):
+class TorchvisionFeaturesConfig(Config):
     """The backbone, with its feature pyramid, of a detector from torchvision.models.detection."""
 
     kind: Literal["torchvision"] = "torchvision"
@@ -82,13 +92,13 @@ FeaturesConfig = Annotated[
 # ------------------------------------------------------------------------------------------------------ displacement
 
 
-class NoDisplacementConfig(_Config):
+class NoDisplacementConfig(Config):
     """Frames are not compared; for detectors without memory."""
 
     kind: Literal["none"] = "none"
 
 
-class CorrelationConfig(_Config):
+class CorrelationConfig(Config):
     """Correlation of the detector's own early features; see displacement/correlation.py."""
 
     kind: Literal["correlation"] = "correlation"
@@ -98,7 +108,7 @@ class CorrelationConfig(_Config):
     """Largest displacement that the correlation sees, in cells of the feature map."""
 
 
-class FlowNetConfig(_Config):
+class FlowNetConfig(Config):
     """FlowNetS on images of half the resolution; see displacement/flownet.py."""
 
     kind: Literal["flownet"] = "flownet"
@@ -108,7 +118,7 @@ class FlowNetConfig(_Config):
     """Also predict a factor per position for the warped features (deep feature flow)."""
 
 
-class RaftConfig(_Config):
+class RaftConfig(Config):
     """torchvision's RAFT-small on images of half the resolution; see displacement/raft.py."""
 
     kind: Literal["raft"] = "raft"
@@ -130,7 +140,7 @@ Aggregation = Literal["average", "weights", "adaptive", "adascan"]
 """How evidence enters a warped memory: Eq. 3, Eq. 4, FGFA's adaptive weights, AdaScan; see memory/aggregation.py."""
 
 
-class _MemoryConfig(_Config):
+class _MemoryConfig(Config):
     max_gap_s: Annotated[float, Field(gt=0)] = 1.0
     """A stream that paused for longer starts a new memory: nothing is known of the motion in between."""
 
@@ -194,7 +204,7 @@ MemoryConfig = Annotated[
 # -------------------------------------------------------------------------------------------------------------- head
 
 
-class FCOSHeadConfig(_Config):
+class FCOSHeadConfig(Config):
     """torchvision's FCOS on one map; see heads/fcos.py."""
 
     kind: Literal["fcos"] = "fcos"
@@ -205,7 +215,7 @@ class FCOSHeadConfig(_Config):
     detections_per_image: Positive = 100
 
 
-class RFCNHeadConfig(_Config):
+class RFCNHeadConfig(Config):
     """Region proposals and position-sensitive pooling; see heads/rfcn.py."""
 
     kind: Literal["rfcn"] = "rfcn"
@@ -227,7 +237,7 @@ class RFCNHeadConfig(_Config):
     detections_per_image: Positive = 300
 
 
-class TorchvisionHeadConfig(_Config):
+class TorchvisionHeadConfig(Config):
     """What follows the backbone in a detector from torchvision.models.detection; see torchvision_detectors.py."""
 
     kind: Literal["torchvision"] = "torchvision"
@@ -246,7 +256,7 @@ HeadConfig = Annotated[
 # ---------------------------------------------------------------------------------------------------- whole detector
 
 
-class AnticipationConfig(_Config):
+class AnticipationConfig(Config):
     """How detections of future instants are made; see streaming/video_detector.py."""
 
     source: Literal["features", "boxes"] = "features"
@@ -255,7 +265,7 @@ class AnticipationConfig(_Config):
     """How displacements go on; the model card of memnet-tiny compares them."""
 
 
-class PropagationConfig(_Config):
+class PropagationConfig(Config):
     """Frames that are not looked at in full (section 5.2); see streaming/video_detector.py."""
 
     every: Positive = 1
@@ -264,7 +274,7 @@ class PropagationConfig(_Config):
     """In between: the memory or the boxes warped by displacements of the images, or no use of the images at all."""
 
 
-class StrongConfig(_Config):
+class StrongConfig(Config):
     """The strong detector beside a fast one (section 4.2); see fast_strong.py."""
 
     detector: "DetectorConfig"
@@ -275,7 +285,7 @@ class StrongConfig(_Config):
     the lag."""
 
 
-class DetectorConfig(_Config):
+class DetectorConfig(Config):
     """A whole detector: features x displacement x memory x head."""
 
     name: str

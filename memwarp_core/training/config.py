@@ -4,20 +4,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from memwarp_core.errors import ConfigError
-from memwarp_core.models import DetectorConfig
+from memwarp_core.models.config import Config, DetectorConfig
 from memwarp_core.models.systems import find_system
 
 Positive = Annotated[int, Field(gt=0)]
 
 
-class _Config(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class StageConfig(_Config):
+class StageConfig(Config):
     """One stage of a training; the next one goes on with its weights."""
 
     name: str
@@ -51,7 +47,7 @@ def _system_by_name(detector: Any) -> Any:
     return find_system(detector).config if isinstance(detector, str) else detector
 
 
-class TrainingConfig(_Config):
+class TrainingConfig(Config):
     """A training run: a detector and the stages that it goes through."""
 
     detector: Annotated[DetectorConfig, BeforeValidator(_system_by_name)]

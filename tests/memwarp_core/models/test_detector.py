@@ -37,8 +37,26 @@ def test_one_step_reaches_every_weight_that_makes_boxes() -> None:
     assert not silent
 
 
-def test_an_unknown_key_or_an_impossible_width_is_refused() -> None:
-    with pytest.raises(ValidationError, match="horizon"):
-        DetectorConfig.model_validate({"name": "x", "class_names": ["a"], "horizon": 3})
-    with pytest.raises(ValidationError, match="multiple of 32, got 40"):
-        DetectorConfig.model_validate({"name": "x", "class_names": ["a"], "features": {"channels": 40}})
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"horizon": 3}, "unknown key 'horizon'; known keys: name, .*anticipation"),
+        ({"memory": {"kind": "clocknet", "stride": 2}}, "unknown key 'stride'; known keys: .*strides"),
+        ({"memory": {"kind": "lstm"}}, "'lstm'.*'memnet', 'clocknet', 'fgfa'"),
+        ({"memory": {"kind": "clocknet", "strides": [4, 1]}}, r"strides must increase, got \(4, 1\)"),
+        ({"memory": {"kind": "fgfa", "composed": True}}, "composed needs future: 0"),
+        ({"features": {"channels": 40}}, "multiple of 32, got 40"),
+        ({"features": {"memory_at": ["conv5", "conv5"]}}, "name each stage once"),
+        ({"displacement": {"kind": "none"}}, "memory memnet needs a displacement: correlation, flownet or raft"),
+        ({"memory": {"kind": "none"}, "propagation": {"every": 2}}, "propagation of features needs a memory"),
+        ({"memory": {"kind": "fgfa"}, "split": True}, "need a causal memory"),
+        ({"head": {"kind": "torchvision"}}, "come together; got tiny features and the head torchvision"),
+        (
+            {"memory": {"kind": "clocknet", "composed": True}, "displacement": {"kind": "flownet", "scale_map": True}},
+            "scale_map cannot be chained",
+        ),
+    ],
+)
+def test_what_does_not_fit_together_is_refused_with_what_would(change: dict, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        DetectorConfig.model_validate({"name": "x", "class_names": ["a"], **change})
