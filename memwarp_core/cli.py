@@ -169,6 +169,9 @@ def simulate(
     degraded: Annotated[
         float, typer.Option(help="Share of frames with a sensor fault (blur, noise, dark, ...), in bursts.")
     ] = _SIMULATION.degraded_fraction,
+    fault_strength: Annotated[
+        float, typer.Option(help="The strongest sensor fault: 1 is moderate, 3 leaves next to nothing of some frames.")
+    ] = _SIMULATION.fault_strength,
     min_visible: Annotated[
         float, typer.Option(help="An object gets a box if at least this share of it is seen.")
     ] = _SIMULATION.min_visible_fraction,
@@ -198,6 +201,7 @@ def simulate(
         rate_hz=rate,
         horizontal_fov_deg=fov,
         degraded_fraction=degraded,
+        fault_strength=fault_strength,
         min_visible_fraction=min_visible,
         min_box_size=min_box,
         min_objects=min_objects,

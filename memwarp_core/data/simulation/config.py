@@ -33,6 +33,8 @@ class SimulationConfig:
     """Horizontal field of view of the camera."""
     degraded_fraction: float = 0.35
     """Share of frames with a sensor fault, reached on average over many clips; 0 switches the faults off."""
+    fault_strength: float = 1.0
+    """The strongest sensor fault; 1 leaves most objects recognisable, 3 leaves next to nothing of some frames."""
     min_objects: int = 1
     """At least so many objects of the classes in each clip, 1 to 5."""
     min_visible_fraction: float = 0.25
@@ -61,6 +63,7 @@ class SimulationConfig:
         self._require(self.rate_hz in (5, 8, 10, 16, 20, 25, 40, 50), "rate_hz", "5, 8, 10, 16, 20, 25, 40 or 50")
         self._require(20 <= self.horizontal_fov_deg <= 120, "horizontal_fov_deg", "20 to 120 degrees")
         self._require(0 <= self.degraded_fraction <= 0.9, "degraded_fraction", "0 to 0.9")
+        self._require(0 < self.fault_strength <= 4, "fault_strength", "above 0 and at most 4")
         self._require(1 <= self.min_objects <= MAX_OBJECTS, "min_objects", f"1 to {MAX_OBJECTS}")
         self._require(0 < self.min_visible_fraction <= 1, "min_visible_fraction", "above 0 and at most 1")
         self._require(self.min_box_size >= 1, "min_box_size", "at least 1 pixel")

@@ -1,6 +1,7 @@
 """Sensor faults in bursts: motion blur, defocus, noise, low light and over-exposure.
 
-They are milder than unrecognisable: somebody who knows the frames before should still find most objects.
+At a strength of up to 1, somebody who knows the frames before should still find most objects; at 3, a frame by itself
+often shows next to nothing.
 """
 
 from dataclasses import dataclass
@@ -20,20 +21,23 @@ class Fault:
 
     kind: FaultKind = "none"
     strength: float = 0.0
-    """0 (mild) to 1 (strong)."""
+    """0 is mild, 1 strong, and 3 about as bad as a camera gets."""
     direction_rad: float = 0.0
     """Direction in the image of the mount's vibration, for motion blur."""
 
     @property
     def exposure(self) -> float:
         """Exposure time as a share of the frame interval; only a motion-blurred frame has one worth rendering."""
-        return 0.5 + 0.5 * self.strength if self.kind == "motion_blur" else 0.0
+        return min(0.5 + 0.5 * self.strength, 1.0) if self.kind == "motion_blur" else 0.0
 
 
-def draw_faults(rng: np.random.Generator, frames: int, degraded_fraction: float) -> list[Fault]:
+def draw_faults(
+    rng: np.random.Generator, frames: int, degraded_fraction: float, strongest: float = 1.0
+) -> list[Fault]:
     """A fault for each frame, in bursts of 1 to 6 frames of one kind, separated by at least one clean frame.
 
-    In the long run `degraded_fraction` of the frames are degraded; a burst may be under way at frame 0.
+    In the long run `degraded_fraction` of the frames are degraded; a burst may be under way at frame 0. Strengths lie
+    between 0 and `strongest`.
     """
     if degraded_fraction <= 0:
         return [Fault()] * frames
@@ -46,7 +50,7 @@ def draw_faults(rng: np.random.Generator, frames: int, degraded_fraction: float)
     while len(faults) < warm_up + frames:
         faults.extend([Fault()] * int(rng.geometric(chance)))
         kind = FAULT_KINDS[int(rng.integers(len(FAULT_KINDS)))]
-        strength, direction = float(rng.uniform()), float(rng.uniform(0.0, np.pi))
+        strength, direction = strongest * float(rng.uniform()), float(rng.uniform(0.0, np.pi))
         fault = Fault(kind=kind, strength=strength, direction_rad=direction)
         faults.extend([fault] * int(rng.integers(1, LONGEST_BURST + 1)))
     return faults[warm_up : warm_up + frames]
@@ -67,7 +71,7 @@ def apply_fault(image: np.ndarray, fault: Fault, rng: np.random.Generator) -> np
         sigma = 0.07 + 0.09 * s
         light = light + _normal(rng, image) * sigma * (0.5 + 0.7 * np.sqrt(light))
     elif fault.kind == "low_light":
-        light = light * (0.32 - 0.19 * s)
+        light = light * max(0.32 - 0.19 * s, 0.03)
         light = light + _normal(rng, image) * (0.015 + 0.025 * s)
     else:
         light = light * (1.6 + 1.2 * s) + 0.05 * s

@@ -43,7 +43,7 @@ def render_clip(config: SimulationConfig, clip: int) -> Iterator[RenderedFrame]:
     """The frames of clip `clip`, in order."""
     scene = build_scene(config, clip)
     rng = np.random.default_rng([config.seed, clip, 1])
-    faults = draw_faults(rng, config.frames, config.degraded_fraction)
+    faults = draw_faults(rng, config.frames, config.degraded_fraction, config.fault_strength)
     with SceneRenderer(scene, config) as renderer:
         previous: View | None = None
         for index, fault in enumerate(faults):

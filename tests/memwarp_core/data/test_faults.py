@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
@@ -33,12 +34,17 @@ def test_a_stronger_fault_changes_more(kind: str) -> None:
     y, x = np.mgrid[:96, :160]
     image = np.stack([60 + x, 255 - y, 40 + 100 * ((x // 20 + y // 20) % 2)], axis=-1).clip(0, 255).astype(np.uint8)
     change = []
-    for strength in (0.0, 1.0):
+    for strength in (0.0, 1.0, 3.0):
         fault = Fault(kind=kind, strength=strength, direction_rad=0.3)
         faulty = apply_fault(image, fault, np.random.default_rng(1))
         assert faulty.shape == image.shape and faulty.dtype == np.uint8
         change.append(np.abs(faulty.astype(int) - image.astype(int)).mean())
-    assert 0.5 < change[0] < change[1]
+    assert 0.5 < change[0] < change[1] < change[2]
+
+
+def test_the_strongest_fault_scales_all_of_them_and_changes_nothing_else() -> None:
+    mild, strong = (draw_faults(np.random.default_rng(0), 50, 0.5, strongest) for strongest in (1.0, 3.0))
+    assert [replace(fault, strength=3 * fault.strength) for fault in mild] == strong
 
 
 def test_a_frame_without_fault_is_left_alone() -> None:
@@ -50,3 +56,4 @@ def test_only_motion_blur_has_an_exposure() -> None:
     exposures = {kind: Fault(kind=kind, strength=0.5).exposure for kind in FAULT_KINDS}
     assert exposures.pop("motion_blur") == 0.75
     assert set(exposures.values()) == {0.0}
+    assert Fault(kind="motion_blur", strength=3.0).exposure == 1.0
