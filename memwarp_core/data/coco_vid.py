@@ -10,14 +10,15 @@ f - 1) is `displacement/<clip>/<frame>.png`; the first frame of a clip has none.
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
+from memwarp_core.data.bad_entries import BadEntries, box_problem
 from memwarp_core.data.displacement_file import read_displacement
+from memwarp_core.data.image_file import read_image
 from memwarp_core.errors import DataError
 from memwarp_core.files import write_bytes_whole
 from memwarp_core.types import Frame
@@ -47,29 +48,8 @@ class CocoVidClip:
 
     def __getitem__(self, index: int) -> Frame:
         """Read a frame. Raises DataError if its image is missing, broken or of another size than annotated."""
-        record = self.records[index]
         path = self.folder / IMAGES_FOLDER / self.files[index]
-        if not path.is_file():
-            raise DataError(
-                f"{path}: this image is named in {ANNOTATIONS_FILE} but does not exist; copy it there, or make "
-                "the data set again."
-            )
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if image is None:
-            raise DataError(f"{path}: expected a JPEG or PNG image, got a file that cannot be decoded.")
-        if image.shape[:2] != self.sizes[index]:
-            raise DataError(
-                f"{path}: expected {self.sizes[index][1]}x{self.sizes[index][0]} pixels as {ANNOTATIONS_FILE} says, "
-                f"got {image.shape[1]}x{image.shape[0]}."
-            )
-        return Frame(
-            image=cv2.cvtColor(image, cv2.COLOR_BGR2RGB),
-            stamp_ns=record.stamp_ns,
-            boxes_xyxy=record.boxes_xyxy,
-            labels=record.labels,
-            track_ids=record.track_ids,
-            degradation=record.degradation,
-        )
+        return replace(self.records[index], image=read_image(path, self.sizes[index], named_in=ANNOTATIONS_FILE))
 
     def displacement(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """The field (H, W, 2) float32 from frame `index` back to the one before it, and its validity (H, W) bool.
@@ -81,9 +61,12 @@ class CocoVidClip:
         return read_displacement((self.folder / DISPLACEMENT_FOLDER / self.files[index]).with_suffix(".png"))
 
 
-def read_coco_vid(path: Path) -> list[CocoVidClip]:
+def read_coco_vid(path: Path, *, skip_bad: bool = False) -> list[CocoVidClip]:
     """The clips of the data set in folder `path`, in the order of their ids; images are read when asked for.
 
+    Args:
+        skip_bad: leave out and count annotations that do not fit their image or the classes, where they are an error
+            else.
     Raises: DataError if the folder or its JSON does not hold what the format promises.
     """
     file = Path(path) / ANNOTATIONS_FILE
@@ -97,9 +80,14 @@ def read_coco_vid(path: Path) -> list[CocoVidClip]:
             raise DataError(f"{file}: image id {image['id']} is there twice; ids must be unique.")
         images[image["id"]] = image
     annotations: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    bad = BadEntries(path, skip=skip_bad)
     for annotation in content["annotations"]:
-        _check_annotation(file, annotation, images, label_of)
+        problem = _annotation_problem(annotation, images, label_of)
+        if problem:
+            bad.add(f"{file}: annotation {annotation['id']}: {problem}")
+            continue
         annotations[annotation["image_id"]].append(annotation)
+    bad.finish()
     by_video: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for image in images.values():
         by_video[image["video_id"]].append(image)
@@ -164,26 +152,19 @@ def read_annotations(file: Path) -> dict[str, Any]:
     return content
 
 
-def _check_annotation(
-    file: Path, annotation: dict[str, Any], images: dict[int, dict[str, Any]], label_of: dict[int, int]
-) -> None:
-    name = f"{file}: annotation {annotation['id']}"
+def _annotation_problem(
+    annotation: dict[str, Any], images: dict[int, dict[str, Any]], label_of: dict[int, int]
+) -> str | None:
     image = images.get(annotation["image_id"])
     if image is None:
-        raise DataError(f"{name}: its image_id {annotation['image_id']} is not among the images.")
+        return f"its image_id {annotation['image_id']} is not among the images."
     if annotation["category_id"] not in label_of:
-        raise DataError(f"{name}: its category_id {annotation['category_id']} is not among the categories.")
+        return f"its category_id {annotation['category_id']} is not among the categories."
     box = annotation["bbox"]
     if not (isinstance(box, list) and len(box) == 4 and all(isinstance(v, (int, float)) for v in box)):
-        raise DataError(f"{name}: bbox must be four numbers x, y, width, height, got {box!r}.")
+        return f"bbox must be four numbers x, y, width, height, got {box!r}."
     x, y, width, height = box
-    # Half a pixel of tolerance: some tools round.
-    inside = x >= -0.5 and y >= -0.5 and x + width <= image["width"] + 0.5 and y + height <= image["height"] + 0.5
-    if not (inside and width > 0 and height > 0):
-        raise DataError(
-            f"{name}: bbox (x, y, width, height) must lie in its image of {image['width']}x{image['height']} pixels "
-            f"and have a size, got {box}."
-        )
+    return box_problem(np.array([x, y, x + width, y + height]), (image["height"], image["width"]))
 
 
 def _record(image: dict[str, Any], annotations: list[dict[str, Any]], label_of: dict[int, int]) -> Frame:

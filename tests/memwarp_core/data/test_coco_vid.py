@@ -139,8 +139,8 @@ def _lose_images(content: dict) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_put_box_outside, r"annotation 1: bbox .* must lie in its image of 64x48"),
-        (_make_box_empty, r"annotation 1: bbox .* and have a size"),
+        (_put_box_outside, r"annotation 1: box .* must lie in its image of 64x48"),
+        (_make_box_empty, r"annotation 1: box .* and have a size"),
         (_forget_width, r"images\[2\] lacks width"),
         (_use_unknown_category, "annotation 2: its category_id 9"),
         (_use_unknown_image, "annotation 2: its image_id 99"),
