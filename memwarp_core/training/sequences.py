@@ -58,6 +58,7 @@ class Sequences(Dataset[SequenceBatch]):
         crop: tuple[int, int] | None = None,
         size_multiple: int = 16,
         max_temporal_stride: int = 1,
+        temporal_stride: int = 1,
     ) -> None:
         """
         Args:
@@ -67,12 +68,14 @@ class Sequences(Dataset[SequenceBatch]):
             seed: item i depends on (seed, first + i) alone.
             crop: (height, width) of the window in pixels; None for whole images.
             size_multiple: sides of the window must be multiples of this.
-            max_temporal_stride: neighbouring frames of a sequence are 1 to this many frames apart.
+            max_temporal_stride: neighbouring frames of a sequence are `temporal_stride` to this many frames apart.
+            temporal_stride: the least of them; by itself a fixed stride.
         Raises: ValueError if a clip is too short or the window does not fit.
         """
         shortest = min(len(clip.images) for clip in clips)
-        if shortest < frames:
-            raise ValueError(f"sequences of {frames} frames need clips at least as long, got one of {shortest}.")
+        if shortest < (frames - 1) * temporal_stride + 1:
+            every = f", {temporal_stride} frames apart," if temporal_stride > 1 else ""
+            raise ValueError(f"sequences of {frames} frames{every} need clips at least as long, got one of {shortest}.")
         height, width = clips[0].images.shape[1:3]
         self._window = crop or (height, width)
         if self._window[0] > height or self._window[1] > width or any(s % size_multiple for s in self._window):
@@ -82,7 +85,8 @@ class Sequences(Dataset[SequenceBatch]):
         self._first = first
         self._length = length
         self._seed = seed
-        self._max_temporal_stride = max_temporal_stride
+        self._temporal_stride = temporal_stride
+        self._max_temporal_stride = max(max_temporal_stride, temporal_stride)
 
     def __len__(self) -> int:
         return self._length
@@ -91,7 +95,7 @@ class Sequences(Dataset[SequenceBatch]):
         rng = np.random.default_rng((self._seed, self._first + index))
         clip = self._clips[int(rng.integers(len(self._clips)))]
         longest = min(self._max_temporal_stride, (len(clip.images) - 1) // max(self._frames - 1, 1))
-        stride = int(rng.integers(1, max(longest, 1) + 1))
+        stride = int(rng.integers(self._temporal_stride, max(longest, self._temporal_stride) + 1))
         first = int(rng.integers(0, len(clip.images) - (self._frames - 1) * stride))
         chosen = range(first, first + self._frames * stride, stride)[: self._frames]
         fields = [_chained_field(clip, index, stride if index > first else 0) for index in chosen]

@@ -59,6 +59,15 @@ def test_the_first_field_of_a_sequence_is_unknown() -> None:
     assert item.valid[0, 1:].all()
 
 
+def test_a_temporal_stride_by_itself_is_fixed() -> None:
+    clip = moving_square(9)
+    for index in range(10):
+        item = Sequences([clip], frames=3, length=20, seed=0, temporal_stride=4)[index]
+        assert (item.boxes[1] - item.boxes[0])[0, 0].abs() == 4 * SPEED
+    with pytest.raises(ValueError, match="3 frames, 5 frames apart, need clips at least as long, got one of 9"):
+        Sequences([clip], frames=3, length=20, seed=0, temporal_stride=5)
+
+
 def test_a_batch_lists_its_frames_sequence_by_sequence() -> None:
     items = [sequences()[i] for i in range(2)]
     batch = collate(items)
