@@ -10,7 +10,7 @@ from memwarp_core.data.bad_entries import BadEntries, box_problem, cut_to_image
 from memwarp_core.data.clips import Clip
 from memwarp_core.data.coco_vid import ANNOTATIONS_FILE, read_coco_vid
 from memwarp_core.data.imagenet_vid import find_root, imagenet_files, read_imagenet_vid
-from memwarp_core.data.yolo_video import NAME_FILES, read_yolo_video
+from memwarp_core.data.yolo_video import NAME_FILES, read_yolo_video, yolo_files
 from memwarp_core.errors import DataError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def fingerprint(path: Path) -> str:
     elif bags := _find_bags(path):
         files = (file for bag in bags for file in ([bag] if bag.is_file() else sorted(bag.iterdir())))
     else:
-        files = sorted(file for pattern in ("*", "*/*") for file in path.glob(pattern) if file.is_file())
+        files = yolo_files(path)
     digest = hashlib.sha256()
     for file in files:
         status = file.stat() if file.is_file() else None

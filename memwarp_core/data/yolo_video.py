@@ -88,6 +88,13 @@ def read_yolo_video(path: Path, *, skip_bad: bool = False) -> list[YoloClip]:
     return clips
 
 
+def yolo_files(path: Path) -> list[Path]:
+    """The files that `read_yolo_video` and its clips read."""
+    read = IMAGE_SUFFIXES | {".txt"}
+    names = [path / name for name in NAME_FILES]
+    return names + sorted(file for file in path.glob("*/*") if file.suffix.lower() in read)
+
+
 def _read_class_names(path: Path) -> tuple[str, ...]:
     file = next((path / name for name in NAME_FILES if (path / name).is_file()), None)
     if file is None:

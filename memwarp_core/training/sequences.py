@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from memwarp_core.geometry import compose
-from memwarp_core.training.packed_clips import STRIDE, PackedClip
+from memwarp_core.geometry import compose, resize_displacement
+from memwarp_core.training.packed_clips import PADDING_GREY, STRIDE, PackedClip
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +42,11 @@ class SequenceBatch:
 
 
 class Sequences(Dataset[SequenceBatch]):
-    """Draws sequences: each item is a random cut of a random clip.
+    """Draws sequences: each item is a random cut of a random clip; longer clips are drawn more often.
 
-    Each cut is cropped to a window, mirrored half of the time, and may skip frames; the fields of skipped frames are
-    chained, so that a detector that has to drop frames meets nothing new.
+    Each cut is scaled, cropped to a window (or padded, where it is smaller), mirrored half of the time, and may skip
+    frames; the fields of skipped frames are chained, so that a detector that has to drop frames meets nothing new.
+    A clip of one frame, a still image, gives that frame again and again.
     """
 
     def __init__(
@@ -59,28 +61,34 @@ class Sequences(Dataset[SequenceBatch]):
         size_multiple: int = 16,
         max_temporal_stride: int = 1,
         temporal_stride: int = 1,
+        scales: tuple[float, float] = (1.0, 1.0),
     ) -> None:
         """
         Args:
-            frames: T, frames per sequence; clips that are shorter are refused.
+            frames: T, frames per sequence; clips that are shorter are refused, but for still images.
             first: number of the first sequence, so that every epoch draws new ones.
             length: how many sequences there are.
             seed: item i depends on (seed, first + i) alone.
-            crop: (height, width) of the window in pixels; None for whole images.
+            crop: (height, width) of the window in pixels; None for one that the largest images fit in.
             size_multiple: sides of the window must be multiples of this.
             max_temporal_stride: neighbouring frames of a sequence are `temporal_stride` to this many frames apart.
             temporal_stride: the least of them; by itself a fixed stride.
+            scales: (smallest, largest) factor by which a sequence is scaled before it is cropped.
         Raises: ValueError if a clip is too short or the window does not fit.
         """
-        shortest = min(len(clip.images) for clip in clips)
-        if shortest < (frames - 1) * temporal_stride + 1:
+        shortest = min((len(clip.images) for clip in clips if len(clip.images) > 1), default=None)
+        if shortest is not None and shortest < (frames - 1) * temporal_stride + 1:
             every = f", {temporal_stride} frames apart," if temporal_stride > 1 else ""
             raise ValueError(f"sequences of {frames} frames{every} need clips at least as long, got one of {shortest}.")
-        height, width = clips[0].images.shape[1:3]
-        self._window = crop or (height, width)
-        if self._window[0] > height or self._window[1] > width or any(s % size_multiple for s in self._window):
+        height, width = (max(clip.images.shape[axis] for clip in clips) for axis in (1, 2))
+        self._window = crop or (height + -height % size_multiple, width + -width % size_multiple)
+        if crop and (crop[0] > height or crop[1] > width or any(side % size_multiple for side in crop)):
             raise ValueError(f"crop must be multiples of {size_multiple} within {(height, width)}, got {crop}.")
+        if not 0 < scales[0] <= scales[1]:
+            raise ValueError(f"scales must be a smallest and a largest factor above 0, got {scales}.")
         self._clips = clips
+        self._frames_up_to = np.cumsum([len(clip.images) for clip in clips])
+        self._scales = scales
         self._frames = frames
         self._first = first
         self._length = length
@@ -93,18 +101,21 @@ class Sequences(Dataset[SequenceBatch]):
 
     def __getitem__(self, index: int) -> SequenceBatch:
         rng = np.random.default_rng((self._seed, self._first + index))
-        clip = self._clips[int(rng.integers(len(self._clips)))]
-        longest = min(self._max_temporal_stride, (len(clip.images) - 1) // max(self._frames - 1, 1))
-        stride = int(rng.integers(self._temporal_stride, max(longest, self._temporal_stride) + 1))
-        first = int(rng.integers(0, len(clip.images) - (self._frames - 1) * stride))
-        chosen = range(first, first + self._frames * stride, stride)[: self._frames]
-        fields = [_chained_field(clip, index, stride if index > first else 0) for index in chosen]
+        drawn = int(rng.integers(self._frames_up_to[-1]))
+        clip = self._clips[int(np.searchsorted(self._frames_up_to, drawn, side="right"))]
+        stride, chosen = self._choose_frames(len(clip.images), rng)
+        fields = [_chained_field(clip, index, stride if number else 0) for number, index in enumerate(chosen)]
         displacement = torch.stack([field for field, _ in fields])
         valid = torch.stack([known for _, known in fields])
         images = torch.from_numpy(np.stack([clip.images[index] for index in chosen])).permute(0, 3, 1, 2)
         boxes = [torch.from_numpy(clip.boxes_xyxy[index]) for index in chosen]
         labels = [torch.from_numpy(clip.labels[index]) for index in chosen]
 
+        if self._scales != (1.0, 1.0):
+            images, displacement, valid, boxes = _scale(
+                images, displacement, valid, boxes, rng.uniform(self._scales[0], self._scales[1])
+            )
+        images, displacement, valid = _pad(images, displacement, valid, self._window)
         height, width = self._window
         top = STRIDE * int(rng.integers(0, (images.shape[2] - height) // STRIDE + 1))
         left = STRIDE * int(rng.integers(0, (images.shape[3] - width) // STRIDE + 1))
@@ -117,6 +128,15 @@ class Sequences(Dataset[SequenceBatch]):
             displacement = displacement.flip(3) * displacement.new_tensor([-1, 1])[:, None, None]
             boxes = [torch.stack((width - b[:, 2], b[:, 1], width - b[:, 0], b[:, 3]), dim=1) for b in boxes]
         return SequenceBatch(images[None], displacement[None], valid[None], boxes, labels)
+
+    def _choose_frames(self, length: int, rng: np.random.Generator) -> tuple[int, list[int]]:
+        """The temporal stride, 0 for a still image, and the T frames of a clip of so many."""
+        if length == 1:
+            return 0, [0] * self._frames
+        longest = min(self._max_temporal_stride, (length - 1) // max(self._frames - 1, 1))
+        stride = int(rng.integers(self._temporal_stride, max(longest, self._temporal_stride) + 1))
+        first = int(rng.integers(0, length - (self._frames - 1) * stride))
+        return stride, [first + number * stride for number in range(self._frames)]
 
 
 def collate(sequences: list[SequenceBatch]) -> SequenceBatch:
@@ -158,6 +178,35 @@ def _chained_field(clip: PackedClip, index: int, stride: int) -> tuple[Tensor, T
         field = compose(field[None], older_field[None])[0]
         known = known & torch.from_numpy(np.array(clip.valid[older]))
     return field, known
+
+
+def _scale(
+    images: Tensor, displacement: Tensor, valid: Tensor, boxes: list[Tensor], factor: float
+) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+    """All of a sequence at another size, of whole cells again."""
+    height, width = images.shape[2:]
+    cells = (max(round(height * factor / STRIDE), 1), max(round(width * factor / STRIDE), 1))
+    size = (cells[0] * STRIDE, cells[1] * STRIDE)
+    scaled = F.interpolate(images.float(), size, mode="bilinear", align_corners=False, antialias=True)
+    # The share of known cells is resized with the field, so that what is unknown does not enter the mean.
+    together = resize_displacement(torch.cat((displacement * valid, valid.float()), dim=1), cells)
+    field, share = together[:, :2], together[:, 2:]
+    ratio = torch.tensor([size[1] / width, size[0] / height] * 2)
+    return (
+        scaled.round().clamp(0, 255).to(torch.uint8),
+        field / share.clamp(min=1e-6),
+        share > 0.5,
+        [of_frame * ratio for of_frame in boxes],
+    )
+
+
+def _pad(images: Tensor, displacement: Tensor, valid: Tensor, window: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Fill up with grey on the right and below where a sequence is smaller than (height, width) of a window."""
+    below, right = (max(side - has, 0) for side, has in zip(window, images.shape[2:], strict=True))
+    if not below and not right:
+        return images, displacement, valid
+    cells = (0, right // STRIDE, 0, below // STRIDE)
+    return F.pad(images, (0, right, 0, below), value=PADDING_GREY), F.pad(displacement, cells), F.pad(valid, cells)
 
 
 def _crop_boxes(

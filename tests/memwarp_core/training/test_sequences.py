@@ -83,6 +83,59 @@ def test_photometric_changes_are_alike_in_all_frames_of_a_clip() -> None:
     assert changed.min() >= 0 and changed.max() <= 255
 
 
+@pytest.mark.parametrize("scales", [(0.5, 0.5), (0.6, 0.9), (1.2, 2.0)])
+def test_boxes_and_fields_are_scaled_along_with_the_images(scales: tuple[float, float]) -> None:
+    clip = moving_square()
+    clip.displacement[:, 0] = -1  # everything moves with the square
+    scaled = Sequences([clip], frames=2, length=30, seed=0, scales=scales, crop=(48, 80))
+    compared = 0
+    for item in (scaled[i] for i in range(30)):
+        assert item.images.shape[-2:] == (48, 80)
+        whole = []
+        for t, box in enumerate(item.boxes):
+            if len(box) and box.min() > 0 and box[0, 2] < 80 and box[0, 3] < 48:
+                x1, y1, x2, y2 = box[0].round().int().tolist()
+                assert item.images[0, t, :, y1 + 2 : y2 - 2, x1 + 2 : x2 - 2].min() > 190
+                whole.append(box)
+        if len(whole) == 2:
+            field = item.displacement[0, 1, 0][item.valid[0, 1, 0]] * 8
+            torch.testing.assert_close(field, (whole[0] - whole[1])[0, 0].expand_as(field))
+            low, high = scales
+            assert low * 0.9 <= field[0].abs() / SPEED <= high * 1.1
+            compared += 1
+        assert not item.displacement[0, 1, 1].any()
+    assert compared >= 3
+
+
+def test_images_of_several_sizes_are_padded_to_the_largest() -> None:
+    small = moving_square()
+    small = PackedClip(
+        small.images[:, :48, :80], small.displacement[..., :6, :10], small.valid[..., :6, :10], small.boxes_xyxy,
+        small.labels,
+    )  # fmt: skip
+    both = Sequences([moving_square(), small], frames=3, length=20, seed=0, size_multiple=32)
+    batch = collate([both[i] for i in range(20)])
+    assert batch.images.shape == (20, 3, 3, 64, 96)
+    padded = (batch.images[:, 0, 0, -1, 0] == 127) | (batch.images[:, 0, 0, -1, -1] == 127)
+    assert 0 < padded.sum() < 20
+    assert not batch.valid[padded][:, 1:, 0, -1].any()
+
+
+def test_a_still_image_is_repeated_and_drawn_as_often_as_a_frame_of_a_clip() -> None:
+    clip = moving_square(19)
+    still = PackedClip(
+        clip.images[18:] + np.uint8(1), clip.displacement[18:], clip.valid[18:], clip.boxes_xyxy[18:], clip.labels[18:]
+    )
+    mixed = Sequences([clip, still], frames=3, length=200, seed=0, temporal_stride=2)
+    items = [mixed[i] for i in range(200)]
+    stills = [item for item in items if item.images.min() == 1]
+    assert 3 <= len(stills) <= 20  # 10 are expected
+    for item in stills:
+        assert torch.equal(item.images[0, 0], item.images[0, 2])
+        assert torch.equal(item.boxes[0], item.boxes[2])
+        assert not item.valid.any()
+
+
 def test_clips_that_are_too_short_and_windows_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="sequences of 9 frames need clips at least as long, got one of 6"):
         sequences(frames=9)
