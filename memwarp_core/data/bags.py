@@ -226,6 +226,8 @@ class BagClip:
     """Of the images' headers."""
     truths: tuple[tuple[np.ndarray, np.ndarray, np.ndarray], ...]
     """Boxes (N, 4), labels (N,) and track ids (N,) of each image."""
+    labelled: tuple[bool, ...]
+    """Whether the bag says what is in an image, be it nothing."""
 
     def __len__(self) -> int:
         return len(self.stamps_ns)
@@ -322,6 +324,7 @@ def _open_clip(
         log_times_ns=tuple(log_times),
         stamps_ns=tuple(stamps),
         truths=tuple(truths),
+        labelled=tuple(stamp in found for stamp in stamps),
     )
 
 

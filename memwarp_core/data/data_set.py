@@ -27,7 +27,8 @@ def open_data_set(path: Path, *, skip_bad: bool = False) -> list[Clip]:
             a CocoVID folder (annotations.json and images/), as `memwarp simulate` writes it;
             an ILSVRC folder with ImageNet VID and DET, or one of its lists in ImageSets;
             a folder of folders of images with YOLO labels, and classes.txt or data.yaml;
-            a bag with ground truth (a folder with metadata.yaml, or its file), or a folder of such bags.
+            a bag with ground truth (a folder with metadata.yaml, or its file), or a folder of such bags; images
+            that have none are left out.
         skip_bad: leave out boxes outside of their image or without a size, unknown classes and broken annotations,
             and log how many they were. Without it, the first one is an error.
     Raises: DataError that names the file and what is wrong, or says what is understood.
@@ -93,25 +94,34 @@ def _open_bags(path: Path, bags: Sequence[Path], skip_bad: bool) -> "list[BagCli
         if clip.class_names != names:
             clip.close()
             clip = read_bag(clip.path, class_names=names)
-        if not any(len(boxes) for boxes, _, _ in clip.truths):
+        if not any(clip.labelled):
             bad.add(
                 f"{clip.path}: expected ground truth as vision_msgs/Detection2DArray on /ground_truth with the stamps "
                 "of the images, got none."
             )
             clip.close()
             continue
-        checked.append(_check_boxes(clip, bad))
+        checked.append(_labelled_part(clip, bad))
     bad.finish()
     return checked
 
 
-def _check_boxes(clip: "BagClip", bad: BadEntries) -> "BagClip":
+def _labelled_part(clip: "BagClip", bad: BadEntries) -> "BagClip":
+    """Only the images that have ground truth: it is not known that the others show nothing."""
     height, width = clip[0].image.shape[:2]
+    chosen = [index for index, labelled in enumerate(clip.labelled) if labelled]
     truths = []
-    for stamp_ns, (boxes, labels, tracks) in zip(clip.stamps_ns, clip.truths, strict=True):
+    for index in chosen:
+        boxes, labels, tracks = clip.truths[index]
         problems = [box_problem(box, (height, width)) for box in boxes]
         for problem in filter(None, problems):
-            bad.add(f"{clip.path}: ground truth at {stamp_ns} ns: {problem}")
+            bad.add(f"{clip.path}: ground truth at {clip.stamps_ns[index]} ns: {problem}")
         good = [problem is None for problem in problems]
         truths.append((cut_to_image(boxes[good], (height, width)), labels[good], tracks[good]))
-    return replace(clip, truths=tuple(truths))
+    return replace(
+        clip,
+        log_times_ns=tuple(clip.log_times_ns[index] for index in chosen),
+        stamps_ns=tuple(clip.stamps_ns[index] for index in chosen),
+        truths=tuple(truths),
+        labelled=(True,) * len(chosen),
+    )

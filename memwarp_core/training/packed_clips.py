@@ -63,7 +63,8 @@ def pack_clips(
     Returns: the clips, of different sizes where the images have such, and the class names.
     Raises: DataError if there are no clips, they differ in class names, or a frame cannot be read.
     """
-    made_from = [_LAYOUT, fingerprint(folder), short_side, long_side, skip_bad]
+    has_fields = (folder / DISPLACEMENT_FOLDER).is_dir()
+    made_from = [_LAYOUT, fingerprint(folder), has_fields, short_side, long_side, skip_bad]
     key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
     cache = folder / "packed" if folder.is_dir() else folder.with_name(f"{folder.name}.packed")
     if not (cache / "index.json").is_file() or _index(cache).get("key") != key:

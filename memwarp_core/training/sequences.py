@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -187,13 +188,14 @@ def _scale(
     height, width = images.shape[2:]
     cells = (max(round(height * factor / STRIDE), 1), max(round(width * factor / STRIDE), 1))
     size = (cells[0] * STRIDE, cells[1] * STRIDE)
-    scaled = F.interpolate(images.float(), size, mode="bilinear", align_corners=False, antialias=True)
+    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    scaled = [cv2.resize(image, size[::-1], interpolation=how) for image in images.permute(0, 2, 3, 1).numpy()]
     # The share of known cells is resized with the field, so that what is unknown does not enter the mean.
     together = resize_displacement(torch.cat((displacement * valid, valid.float()), dim=1), cells)
     field, share = together[:, :2], together[:, 2:]
     ratio = torch.tensor([size[1] / width, size[0] / height] * 2)
     return (
-        scaled.round().clamp(0, 255).to(torch.uint8),
+        torch.from_numpy(np.stack(scaled)).permute(0, 3, 1, 2),
         field / share.clamp(min=1e-6),
         share > 0.5,
         [of_frame * ratio for of_frame in boxes],

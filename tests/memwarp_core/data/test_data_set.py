@@ -108,6 +108,18 @@ def test_a_folder_of_bags_has_the_classes_of_all(tmp_path: Path) -> None:
     assert [clip[0].labels.tolist() for clip in clips] == [[0, 0], [1, 0]]
 
 
+def test_images_of_a_bag_without_ground_truth_are_left_out(tmp_path: Path) -> None:
+    image = np.full((24, 32, 3), 90, np.uint8)
+    with BagWriter(tmp_path / "bag") as bag:
+        for stamp_ns in range(5):
+            bag.write_compressed_image(image, stamp_ns)
+        bag.write_detections(np.array([BOX]), ["cup"], 1)
+        bag.write_detections(np.zeros((0, 4)), [], 3)
+    (clip,) = open_data_set(tmp_path / "bag")
+    assert [clip[index].stamp_ns for index in range(len(clip))] == [1, 3]
+    assert [len(clip[index].labels) for index in range(len(clip))] == [1, 0]
+
+
 def test_a_bag_without_ground_truth_is_refused(tmp_path: Path) -> None:
     with BagWriter(tmp_path / "bag") as bag:
         bag.write_compressed_image(np.full((24, 32, 3), 90, np.uint8), 5)

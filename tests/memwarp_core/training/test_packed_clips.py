@@ -142,6 +142,13 @@ def test_the_cache_is_made_once_and_again_when_the_data_set_or_the_size_changes(
     assert len(clips[0].labels[0]) == 0
 
 
+def test_the_cache_is_made_again_when_fields_are_added(tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    assert not pack_clips(tmp_path)[0][0].valid.any()
+    write_coco(tmp_path, fields=True)
+    assert pack_clips(tmp_path)[0][0].valid.any()
+
+
 def test_a_cache_that_was_interrupted_is_made_again(tmp_path: Path) -> None:
     write_yolo(tmp_path)
     image = tmp_path / "3" / "2.jpg"
