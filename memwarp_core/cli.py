@@ -224,12 +224,20 @@ def train(
     validation: Annotated[
         Path | None, typer.Option(help="CocoVID folder that is scored now and then; never trained on.")
     ] = None,
+    devices: Annotated[
+        int, typer.Option(min=1, help="Processes per machine, each with a GPU where there are any.")
+    ] = 1,
+    num_nodes: Annotated[
+        int, typer.Option(min=1, help="Machines; start the command on each with torchrun or Slurm's srun.")
+    ] = 1,
+    workers: Annotated[int, typer.Option(min=0, help="Processes per device that read sequences.")] = 0,
 ) -> None:
     """Train a detector; an interrupted run goes on where it was when it is started again."""
     from memwarp_core.training.config import find_recipe, read_training_config
     from memwarp_core.training.train import train as run
 
-    weights = run(read_training_config(find_recipe(recipe)), data, validation, output)
+    config = read_training_config(find_recipe(recipe))
+    weights = run(config, data, validation, output, devices=devices, num_nodes=num_nodes, workers=workers)
     _OUTPUT.print(f"the weights are in {weights}", highlight=False)
 
 

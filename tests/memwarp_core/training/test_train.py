@@ -1,5 +1,6 @@
 """A whole training in small, on a data set that the test writes itself."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 
 from memwarp_core import ConfigError
-from memwarp_core.models import DetectorConfig, load_weights
+from memwarp_core.models import Detector, DetectorConfig, load_weights
 from memwarp_core.models.systems import find_system
+from memwarp_core.training import train as train_file
 from memwarp_core.training.config import StageConfig, TrainingConfig, read_training_config
 from memwarp_core.training.packed_clips import pack_clips
 from memwarp_core.training.train import train
@@ -75,6 +77,71 @@ def test_a_training_starts_from_published_weights(data: Path, tmp_path: Path) ->
     trained = load_weights(train(config, data, None, tmp_path / "run")).state_dict()
     # The first layers are frozen, so they are still what they started from.
     torch.testing.assert_close(trained["features.conv1.weight"], published["conv1.weight"])
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a per-frame detector."""
+    config = small().model_copy(update={"stages": small().stages[:1]})
+    return train(config, data, None, tmp_path_factory.mktemp("trained"))
+
+
+def one_step(**changes: object) -> TrainingConfig:
+    stage = {"name": "memory", "trains": "memory", "epochs": 1, "steps_per_epoch": 1, "frozen": ["features"]}
+    return TrainingConfig.model_validate({"detector": small().detector, "stages": [stage], **changes})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", [32, "bf16-mixed"])
+def test_a_training_goes_on_with_the_parts_of_a_former_one(
+    data: Path, tmp_path: Path, trained: Path, precision: int | str
+) -> None:
+    # Other classes, so that the head cannot be taken over.
+    start = {"start_from": str(trained), "start_parts": ["features", "displacement"], "precision": precision}
+    weights = load_weights(train(one_step(**start), data, None, tmp_path / "run"))
+    for key, value in load_weights(trained).features.state_dict().items():
+        torch.testing.assert_close(weights.features.state_dict()[key], value, rtol=0, atol=0)
+    assert all(value.isfinite().all() for value in weights.state_dict().values())
+
+
+@pytest.mark.slow
+def test_weights_that_do_not_fit_are_named(data: Path, tmp_path: Path, trained: Path) -> None:
+    wider = small().detector.model_dump() | {"displacement": {"kind": "correlation", "channels": 64}}
+    config = one_step(detector=wider, start_from=str(trained))
+    with pytest.raises(ConfigError, match=r"displacement\.embed\..* must be .*64.*, got .*32.*start_parts"):
+        train(config, data, None, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_a_fast_detector_is_trained_beside_a_strong_one(data: Path, tmp_path: Path, trained: Path) -> None:
+    pair = {"name": "pair", "class_names": NAMES, "short_side": 48, "memory": {"kind": "none"}}
+    pair |= {"strong": {"detector": load_weights(trained).config, "lag": 1}}
+    stage = {"name": "fast", "trains": "fast", "epochs": 1, "steps_per_epoch": 1, "frames": 3}
+    weights = load_weights(
+        train(one_step(detector=pair, stages=[stage], strong_weights=str(trained)), data, None, tmp_path / "run")
+    )
+    for key, value in load_weights(trained).state_dict().items():
+        torch.testing.assert_close(weights.strong.state_dict()[key], value, rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_the_best_weights_are_kept_beside_the_last(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, seen = iter([0.1, 0.5, 0.3]), []
+    monkeypatch.setattr(train_file, "run_detector", lambda detector: detector)
+
+    def score(detector: Detector, clips: object) -> dict[str, dict[str, float]]:
+        seen.append(detector.state_dict())
+        return {"map50": {"all": next(scores)}}
+
+    monkeypatch.setattr(train_file, "evaluate", score)
+    stage = small().stages[0].model_copy(update={"epochs": 3})
+    config = small().model_copy(update={"stages": (stage,), "evaluate_every_epochs": 1})
+    last = train(config, data, data, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "frames" / "validation.jsonl").read_text().splitlines()]
+    assert [(line["epoch"], line["map50"]["all"]) for line in lines] == [(1, 0.1), (2, 0.5), (3, 0.3)]
+    for path, weights in ((tmp_path / "frames-best.safetensors", seen[1]), (last, seen[2])):
+        saved = load_weights(path).state_dict()
+        assert all(torch.equal(saved[key], value) for key, value in weights.items())
 
 
 @pytest.mark.parametrize("key", ["features_weights", "displacement_weights"])
