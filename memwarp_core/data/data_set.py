@@ -67,8 +67,11 @@ def fingerprint(path: Path) -> str:
         files = yolo_files(path)
     digest = hashlib.sha256()
     for file in files:
-        status = file.stat() if file.is_file() else None
-        digest.update(f"{file}\0{status and (status.st_size, status.st_mtime_ns)}\n".encode())
+        try:
+            status = file.stat()
+            digest.update(f"{file}\0{status.st_size} {status.st_mtime_ns}\n".encode())
+        except FileNotFoundError:
+            digest.update(f"{file}\0missing\n".encode())
     return digest.hexdigest()
 
 

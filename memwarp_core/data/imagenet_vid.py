@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from rich.progress import track
 
 from memwarp_core.data.bad_entries import BadEntries, box_problem, cut_to_image
 from memwarp_core.data.image_file import read_image
@@ -96,7 +97,8 @@ def read_imagenet_vid(path: Path, *, skip_bad: bool = False) -> list[ImageNetCli
     clips = []
     for file in _lists(path):
         kind = _kind(file)
-        for name, frames in _read_list(file).items():
+        listed = _read_list(file).items()
+        for name, frames in track(listed, description=f"reading annotations of {file.stem}", transient=True):
             records, files, sizes = [], [], []
             for number, entry in frames:
                 try:

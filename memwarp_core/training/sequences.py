@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from memwarp_core.errors import ConfigError, DataError
 from memwarp_core.geometry import compose, resize_displacement
 from memwarp_core.training.packed_clips import PADDING_GREY, STRIDE, PackedClip
 
@@ -75,16 +76,16 @@ class Sequences(Dataset[SequenceBatch]):
             max_temporal_stride: neighbouring frames of a sequence are `temporal_stride` to this many frames apart.
             temporal_stride: the least of them; by itself a fixed stride.
             scales: (smallest, largest) factor by which a sequence is scaled before it is cropped.
-        Raises: ValueError if a clip is too short or the window does not fit.
+        Raises: DataError if a clip is too short, ConfigError if the window does not fit.
         """
         shortest = min((len(clip.images) for clip in clips if len(clip.images) > 1), default=None)
         if shortest is not None and shortest < (frames - 1) * temporal_stride + 1:
             every = f", {temporal_stride} frames apart," if temporal_stride > 1 else ""
-            raise ValueError(f"sequences of {frames} frames{every} need clips at least as long, got one of {shortest}.")
+            raise DataError(f"sequences of {frames} frames{every} need clips at least as long, got one of {shortest}.")
         height, width = (max(clip.images.shape[axis] for clip in clips) for axis in (1, 2))
         self._window = crop or (height + -height % size_multiple, width + -width % size_multiple)
         if crop and (crop[0] > height or crop[1] > width or any(side % size_multiple for side in crop)):
-            raise ValueError(f"crop must be multiples of {size_multiple} within {(height, width)}, got {crop}.")
+            raise ConfigError(f"crop must be multiples of {size_multiple} within {(height, width)}, got {crop}.")
         if not 0 < scales[0] <= scales[1]:
             raise ValueError(f"scales must be a smallest and a largest factor above 0, got {scales}.")
         self._clips = clips

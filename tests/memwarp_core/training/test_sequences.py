@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from memwarp_core.errors import ConfigError, DataError
 from memwarp_core.geometry import warp
 from memwarp_core.training.packed_clips import PackedClip
 from memwarp_core.training.sequences import Sequences, collate, photometric
@@ -137,7 +138,7 @@ def test_a_still_image_is_repeated_and_drawn_as_often_as_a_frame_of_a_clip() -> 
 
 
 def test_clips_that_are_too_short_and_windows_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match="sequences of 9 frames need clips at least as long, got one of 6"):
+    with pytest.raises(DataError, match="sequences of 9 frames need clips at least as long, got one of 6"):
         sequences(frames=9)
-    with pytest.raises(ValueError, match="crop must be multiples of 16"):
+    with pytest.raises(ConfigError, match="crop must be multiples of 16"):
         sequences(crop=(64, 100))
