@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 _OUTPUT = Console()
 _ERRORS = Console(stderr=True)
 _SIMULATION = SimulationConfig()
+_DATA_SETS = (
+    "A CocoVID folder, as `simulate` writes it; an ILSVRC folder; folders of images with YOLO labels; or bags with "
+    "ground truth."
+)
 _SPLITS = ("all", "clean", "degraded")
 """Of frames; see evaluation/evaluate.py."""
 
@@ -219,10 +223,10 @@ def simulate(
 @app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe that ships with memwarp (memnet-tiny), or a YAML file.")],
-    data: Annotated[Path, typer.Option(help="CocoVID folder with displacement fields, as `simulate` writes it.")],
+    data: Annotated[Path, typer.Option(help=_DATA_SETS)],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for weights, checkpoints and logs.")],
     validation: Annotated[
-        Path | None, typer.Option(help="CocoVID folder that is scored now and then; never trained on.")
+        Path | None, typer.Option(help="A data set that is scored now and then; never trained on.")
     ] = None,
     devices: Annotated[
         int, typer.Option(min=1, help="Processes per machine, each with a GPU where there are any.")

@@ -46,6 +46,8 @@ class StageConfig(Config):
     """The least of them; by itself a fixed stride, as of the paper's MemNet-6-strd-4."""
     crop: tuple[Positive, Positive] | None = None
     """(height, width) in pixels of the window that is cut from every image; whole images by default."""
+    scales: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (1.0, 1.0)
+    """(smallest, largest) factor by which a sequence is scaled before the window is cut."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """adamw: AdamW, whose rate a cosine takes to a hundredth. sgd: momentum 0.9, a tenth of the rate after two thirds
     of the stage; the paper's, with a learning rate of 1e-3 and a weight decay of 5e-4."""
@@ -72,6 +74,8 @@ class StageConfig(Config):
     def _choices_fit_together(self) -> "StageConfig":
         if not self.learns:
             raise ValueError(f"stage {self.name}: everything that {self.trains} would train is frozen")
+        if self.scales[0] > self.scales[1]:
+            raise ValueError(f"stage {self.name}: scales must be the smallest and the largest, got {self.scales}")
         if self.evidence_dropping and self.trains != "memory":
             raise ValueError(f"stage {self.name}: only trains: memory can drop evidence, got {self.trains}")
         return self
@@ -96,6 +100,8 @@ class TrainingConfig(Config):
     """Which of them; all that they have by default. Without "head", for instance, the classes can be others."""
     strong_weights: str | None = None
     """Weights of the strong detector beside a fast one: a file, or a shipped model's name."""
+    skip_bad: bool = False
+    """Leave out and count what is broken in the data sets; by default, the first such thing is an error."""
     stages: tuple[StageConfig, ...] = Field(min_length=1)
     seed: int = 0
     precision: Literal[32, "bf16-mixed", "16-mixed"] = 32

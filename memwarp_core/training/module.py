@@ -34,11 +34,21 @@ class NotFiniteError(MemwarpError, ArithmeticError):
 class StageModule(lightning.LightningModule):
     """Trains a detector's parts on sequences. Everything random depends on the seed, the step and the rank alone."""
 
-    def __init__(self, detector: Detector, stage: StageConfig, data: Path, seed: int, workers: int = 0) -> None:
+    def __init__(
+        self,
+        detector: Detector,
+        stage: StageConfig,
+        data: Path,
+        seed: int,
+        *,
+        skip_bad: bool = False,
+        workers: int = 0,
+    ) -> None:
         """
         Args:
             data: see pack_clips; with several machines, a folder that all of them see.
             seed: of this stage.
+            skip_bad: see pack_clips.
             workers: processes per device that read sequences; the result is the same with any number.
         """
         super().__init__()
@@ -47,6 +57,7 @@ class StageModule(lightning.LightningModule):
         self._stage = stage
         self._data = data
         self._stage_seed = seed
+        self._skip_bad = skip_bad
         self._workers = workers
         for name, part in detector.named_children():
             if name not in stage.learns:
@@ -54,11 +65,11 @@ class StageModule(lightning.LightningModule):
 
     def prepare_data(self) -> None:
         """Called in one process, while the others wait."""
-        pack_clips(self._data)
+        self._pack()
 
     def setup(self, stage: str) -> None:
         """Raises: ConfigError if the clips have other classes, or lack the displacements that this stage learns."""
-        self._clips, class_names = pack_clips(self._data)
+        self._clips, class_names = self._pack()
         if class_names != self.detector.config.class_names:
             raise ConfigError(
                 f"the detector's class_names are {self.detector.config.class_names}, but {self._data} has "
@@ -72,6 +83,11 @@ class StageModule(lightning.LightningModule):
             )
         if self._stage.trains == "frames" and not self._has_fields and self.detector.displacement is not None:
             self.detector.displacement.requires_grad_(False)
+
+    def _pack(self) -> tuple[list[PackedClip], tuple[str, ...]]:
+        """The clips, in the size in which a stream enters the detector."""
+        config = self.detector.config
+        return pack_clips(self._data, short_side=config.short_side, long_side=config.long_side, skip_bad=self._skip_bad)
 
     def train_dataloader(self) -> DataLoader[SequenceBatch]:
         """Batches of one epoch; sequence n of the stage is drawn by (seed, n), and each rank takes its share."""
@@ -88,6 +104,7 @@ class StageModule(lightning.LightningModule):
             size_multiple=self.detector.features.size_multiple,
             max_temporal_stride=stage.max_temporal_stride,
             temporal_stride=stage.temporal_stride,
+            scales=stage.scales,
         )
         firsts = range(self.global_rank * stage.batch_size, len(sequences), per_step)
         batches = [list(range(first, first + stage.batch_size)) for first in firsts]

@@ -16,7 +16,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, r
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from memwarp_core.data.clips import Clip
-from memwarp_core.data.coco_vid import read_coco_vid
+from memwarp_core.data.data_set import open_data_set
 from memwarp_core.errors import ConfigError, MemwarpError
 from memwarp_core.evaluation.evaluate import evaluate
 from memwarp_core.files import write_bytes_whole
@@ -49,17 +49,18 @@ def train(
 
     Args:
         config: the detector and its stages.
-        data: CocoVID folder with displacement fields, as `memwarp simulate` writes it.
-        validation: CocoVID folder whose clips are scored now and then; they decide which weights are the best, and
-            nothing else.
+        data: see open_data_set; its class names must be the detector's.
+        validation: the same, whose clips are scored now and then; they decide which weights are the best, and nothing
+            else.
         output: folder for weights, checkpoints and logs; with several machines, one that all of them see.
         devices: per machine, each with a process of its own. They are started here, unless torchrun or Slurm did it.
         num_nodes: machines.
         workers: processes per device that read sequences.
     Returns: the path of the last stage's weights.
-    Raises: ConfigError if the class names differ, the folder holds a run with another configuration, weights to
-        start from do not fit, or processes on several machines were not started by torchrun or Slurm.
-        NotFiniteError if a loss becomes NaN or infinite. MemwarpError if one of several processes failed.
+    Raises: DataError for a broken data set. ConfigError if the class names differ, the folder holds a run with
+        another configuration, weights to start from do not fit, or processes on several machines were not started by
+        torchrun or Slurm. NotFiniteError if a loss becomes NaN or infinite. MemwarpError if one of several processes
+        failed.
     """
     if devices * num_nodes > 1 and not (TorchElasticEnvironment.detect() or SLURMEnvironment.detect()):
         if num_nodes > 1:
@@ -71,6 +72,7 @@ def train(
     output.mkdir(parents=True, exist_ok=True)
     _claim(output, config)
     lightning.seed_everything(config.seed, verbose=False)
+    validation_clips = None if validation is None else open_data_set(validation, skip_bad=config.skip_bad)
     detector = _first_detector(config)
     weights = output
     for number, stage in enumerate(config.stages):
@@ -82,9 +84,9 @@ def train(
                 TQDMProgressBar(refresh_rate=25),
                 LearningRateMonitor(),
             ]
-            if validation is not None:
+            if validation_clips is not None:
                 best = output / f"{stage.name}-best.safetensors"
-                callbacks.append(_Score(read_coco_vid(validation), config.evaluate_every_epochs, folder, best))
+                callbacks.append(_Score(validation_clips, config.evaluate_every_epochs, folder, best))
             trainer = lightning.Trainer(
                 max_epochs=stage.epochs,
                 accelerator="auto",
@@ -101,7 +103,7 @@ def train(
                 log_every_n_steps=config.log_every_steps,
                 enable_model_summary=False,
             )
-            module = StageModule(detector, stage, data, config.seed + number, workers)
+            module = StageModule(detector, stage, data, config.seed + number, skip_bad=config.skip_bad, workers=workers)
             last = folder / "last.ckpt"
             trainer.fit(module, ckpt_path=last if last.is_file() else None, weights_only=True)
             if trainer.is_global_zero:

@@ -50,7 +50,8 @@ def test_two_processes_see_different_sequences_and_learn_the_same(data: Path, tm
     program, recipe = tmp_path / "train.py", tmp_path / "small.yaml"
     program.write_text(PROGRAM)
     recipe.write_text(RECIPE)
-    arguments = ["train", str(recipe), "--data", str(data), "-o", str(tmp_path / "run"), "--devices", "2"]
+    arguments = ["train", str(recipe), "--data", str(data), "-o", str(tmp_path / "run")]
+    arguments += ["--validation", str(data), "--devices", "2"]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     started = subprocess.run(
         [sys.executable, *(torchrun if launcher == "torchrun" else []), str(program), *arguments],
