@@ -255,7 +255,7 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda:0, ...")] = "auto",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file for all figures.")] = None,
 ) -> None:
-    """Score a model on a data set: mAP on clean and degraded frames, per class, and of what it anticipates.
+    """Score a model on a data set: mAP on clean and degraded frames, by speed, per class, and of what it anticipates.
 
     Where the data set has exact displacement fields, the measured ones are scored as well.
     """
@@ -269,8 +269,9 @@ def evaluate(
     report = score(detector, clips, horizon or ())
     if (data / DISPLACEMENT_FOLDER).is_dir() and detector.network.displacement is not None:
         report["displacement"] = end_point_error(detector.network, clips)
-    table = Table("mAP@0.5", *report["map50"], title=f"{model} on {report['frames']} frames")
-    table.add_row("current frame", *map(_percent, report["map50"].values()))
+    figures = {**report["map50"], **report["map50_by_speed"]}
+    table = Table("mAP@0.5", *figures, title=f"{model} on {report['frames']} frames")
+    table.add_row("current frame", *map(_percent, figures.values()))
     _OUTPUT.print(table)
     table = Table("class", "AP@0.5")
     for name, value in report["ap50_per_class"].items():
