@@ -247,7 +247,7 @@ def train(
 
 @app.command()
 def evaluate(
-    data: Annotated[Path, typer.Argument(help="CocoVID folder with ground truth.")],
+    data: Annotated[Path, typer.Argument(help="A data set with labels; docs/training.md says which there are.")],
     model: Annotated[str, typer.Option("--model", "-m", help="A model's name or the path of its weights.")] = (
         "memnet-tiny"
     ),
@@ -261,14 +261,20 @@ def evaluate(
     """
     from memwarp_core import load_detector
     from memwarp_core.data.coco_vid import DISPLACEMENT_FOLDER, read_coco_vid
+    from memwarp_core.data.data_set import open_data_set
     from memwarp_core.evaluation.end_point_error import end_point_error
     from memwarp_core.evaluation.evaluate import evaluate as score
     from memwarp_core.files import write_bytes_whole
 
-    detector, clips = load_detector(model, device), read_coco_vid(data)
+    detector, clips = load_detector(model, device), open_data_set(data)
+    if clips[0].class_names != detector.class_names:
+        raise DataError(
+            f"{data}: expected the classes of {model}, {', '.join(detector.class_names)}; got "
+            f"{', '.join(clips[0].class_names)}."
+        )
     report = score(detector, clips, horizon or ())
     if (data / DISPLACEMENT_FOLDER).is_dir() and detector.network.displacement is not None:
-        report["displacement"] = end_point_error(detector.network, clips)
+        report["displacement"] = end_point_error(detector.network, read_coco_vid(data))
     figures = {**report["map50"], **report["map50_by_speed"]}
     table = Table("mAP@0.5", *figures, title=f"{model} on {report['frames']} frames")
     table.add_row("current frame", *map(_percent, figures.values()))

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from memwarp_core.cli import app
 from memwarp_core.data.bags import read_bag
 from memwarp_core.data.coco_results import write_coco_results
+from memwarp_core.data.simulation.config import CLASS_NAMES
 from memwarp_core.data.video import VideoClip, VideoWriter
 from memwarp_core.models import available_models
 from memwarp_core.types import Detections
@@ -132,3 +133,30 @@ def test_coco_results_are_what_pycocotools_reads(tmp_path: Path) -> None:
     (loaded,) = truth.loadRes(str(tmp_path / "detections.json")).loadAnns([1])
     assert (loaded["image_id"], loaded["category_id"], loaded["bbox"]) == (7, 2, [1.0, 2.0, 10.0, 20.0])
     assert loaded["score"] == 0.75
+
+
+@pytest.fixture
+def labelled_folder(tmp_path: Path) -> Path:
+    """Two dark images with YOLO labels and the classes of the shipped model."""
+    (tmp_path / "clip").mkdir()
+    (tmp_path / "classes.txt").write_text("\n".join(CLASS_NAMES))
+    for index in range(2):
+        cv2.imwrite(str(tmp_path / "clip" / f"{index}.png"), np.zeros((96, 128, 3), np.uint8))
+        (tmp_path / "clip" / f"{index}.txt").write_text("1 0.5 0.5 0.25 0.25\n")
+    return tmp_path
+
+
+def test_evaluate_scores_any_labelled_data_set(runner: CliRunner, labelled_folder: Path) -> None:
+    report_file = labelled_folder / "report.json"
+    result = runner.invoke(app, ["evaluate", str(labelled_folder), "--device", "cpu", "--output", str(report_file)])
+    assert result.exit_code == 0, result.output
+    report = json.loads(report_file.read_text())
+    assert report["frames"] == 2
+    assert "displacement" not in report
+
+
+def test_evaluate_refuses_other_classes(runner: CliRunner, labelled_folder: Path) -> None:
+    (labelled_folder / "classes.txt").write_text("cat\ndog")
+    result = runner.invoke(app, ["evaluate", str(labelled_folder), "--device", "cpu"])
+    assert result.exit_code == 1
+    assert "expected the classes of memnet-tiny, ball" in result.output and "got cat, dog" in result.output
