@@ -119,13 +119,19 @@ def _launch(
 ) -> Path:
     """Train in one process per device of this machine."""
     launch = LaunchConfig(
-        min_nodes=1, max_nodes=1, nproc_per_node=devices, rdzv_backend="c10d", rdzv_endpoint="localhost:0"
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=devices,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
     )
     try:
         elastic_launch(launch, _train_in_process)(config, data, validation, output, devices, workers)
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
-        raise MemwarpError(f"a training process failed: {failure.message}") from error
+        said: Any = failure.message  # a dict if the process raised, a text if it died
+        raise MemwarpError(f"a process failed: {said['message'] if isinstance(said, dict) else said}") from error
     return output / f"{config.stages[-1].name}.safetensors"
 
 
