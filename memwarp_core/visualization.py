@@ -136,9 +136,7 @@ def draw_legend(image_rgb: np.ndarray, entries: Sequence[LegendEntry], note: str
     return np.concatenate([image_rgb, strip])
 
 
-def _visible(
-    detections: Detections, score_threshold: float, scale: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _visible(detections: Detections, score_threshold: float, scale: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Boxes (N, 4) in whole pixels of the enlarged image, labels (N,), scores (N,) of what is to be drawn."""
     host = detections.cpu()
     scores = host.scores.numpy()

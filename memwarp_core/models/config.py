@@ -6,6 +6,9 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 
 from memwarp_core.geometry import Motion
 
+PADDING_GREY = 127
+"""What images are padded with to whole cells, in a stream and in training."""
+
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Stage = Literal["conv3", "conv4", "conv5"]
@@ -307,6 +310,10 @@ class DetectorConfig(Config):
     propagation: PropagationConfig = PropagationConfig()
     strong: StrongConfig | None = None
 
+    def network_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) that an image of this (height, width) is scaled to, before padding."""
+        return self.fixed_size or scaled_size(size, self.short_side, self.long_side)
+
     @model_validator(mode="after")
     def _parts_fit_together(self) -> "DetectorConfig":
         memory, displacement = self.memory, self.displacement
@@ -345,3 +352,11 @@ class DetectorConfig(Config):
 
 
 StrongConfig.model_rebuild()
+
+
+def scaled_size(size: tuple[int, int], short_side: int, long_side: int | None) -> tuple[int, int]:
+    """(height, width) with the shorter side as given, or smaller where the longer one would be above its limit."""
+    scale = short_side / min(size)
+    if long_side is not None:
+        scale = min(scale, long_side / max(size))
+    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)

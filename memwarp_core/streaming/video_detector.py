@@ -16,14 +16,13 @@ from torch import Tensor
 from memwarp_core.errors import ConfigError, DataError, StaleFrameError
 from memwarp_core.geometry import MOTION_SAMPLES, MotionSample, predict_displacement, propagate_boxes, splat
 from memwarp_core.models import Detector
-from memwarp_core.models.config import AnticipationConfig
+from memwarp_core.models.config import PADDING_GREY, AnticipationConfig
 from memwarp_core.models.detector import merge_boxes
 from memwarp_core.models.parts import Levels, warp_levels
 from memwarp_core.types import Detections
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 
-_PADDING_GREY = 127
 _LARGEST_ASPECT_RATIO = 8
 
 
@@ -318,12 +317,7 @@ class VideoDetector:
 
     def _network_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of the scaled image, before padding."""
-        if self.config.fixed_size is not None:
-            return self.config.fixed_size
-        scale = self.config.short_side / min(size)
-        if self.config.long_side is not None:
-            scale = min(scale, self.config.long_side / max(size))
-        return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
+        return self.config.network_size(size)
 
     def _to_source(self, boxes: Tensor, size: tuple[int, int]) -> Tensor:
         """(N, 4), from network to source pixels and inside the image."""
@@ -345,7 +339,7 @@ class VideoDetector:
         tensor = torch.from_numpy(np.stack(images)).to(self.device, non_blocking=True)
         multiple = self.network.features.size_multiple
         padding = (0, -width % multiple, 0, -height % multiple)
-        padded = F.pad(tensor.permute(0, 3, 1, 2).float(), padding, value=_PADDING_GREY)
+        padded = F.pad(tensor.permute(0, 3, 1, 2).float(), padding, value=PADDING_GREY)
         return padded.contiguous(memory_format=torch.channels_last)
 
 

@@ -20,11 +20,10 @@ from memwarp_core.data.coco_vid import DISPLACEMENT_FOLDER, CocoVidClip
 from memwarp_core.data.data_set import fingerprint, open_data_set
 from memwarp_core.errors import DataError
 from memwarp_core.geometry import scale_displacement
+from memwarp_core.models.config import PADDING_GREY, scaled_size
 
 STRIDE = 8
 """Image pixels per cell of the packed displacement fields."""
-PADDING_GREY = 127
-"""What images are padded with, in training and in a stream."""
 
 _LAYOUT = 2
 """Of the files below; a cache of another layout is made again."""
@@ -167,7 +166,10 @@ def _scaled_frames(
             follows = False  # the next field leads to a frame that is not there
             continue
         source = frame.image.shape
-        size = _scaled_size((source[0], source[1]), *sides)
+        short_side, long_side = sides
+        size = (source[0], source[1])
+        if short_side is not None:
+            size = scaled_size(size, short_side, long_side)
         factors = (size[1] / source[1], size[0] / source[0])
         padding = ((0, -size[0] % STRIDE), (0, -size[1] % STRIDE))
         image = frame.image
@@ -186,16 +188,6 @@ def _scaled_frames(
             frame.boxes_xyxy * np.array(factors * 2, np.float32),
             frame.labels,
         )
-
-
-def _scaled_size(size: tuple[int, int], short_side: int | None, long_side: int | None) -> tuple[int, int]:
-    """(height, width) that an image is scaled to, as VideoDetector does it."""
-    if short_side is None:
-        return size
-    scale = short_side / min(size)
-    if long_side is not None:
-        scale = min(scale, long_side / max(size))
-    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
 
 
 def _field(

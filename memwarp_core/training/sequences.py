@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 
 from memwarp_core.errors import ConfigError, DataError
 from memwarp_core.geometry import compose, resize_displacement
-from memwarp_core.training.packed_clips import PADDING_GREY, STRIDE, PackedClip
+from memwarp_core.models.config import PADDING_GREY
+from memwarp_core.training.packed_clips import STRIDE, PackedClip
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,9 +31,7 @@ class Fault:
         return min(0.5 + 0.5 * self.strength, 1.0) if self.kind == "motion_blur" else 0.0
 
 
-def draw_faults(
-    rng: np.random.Generator, frames: int, degraded_fraction: float, strongest: float = 1.0
-) -> list[Fault]:
+def draw_faults(rng: np.random.Generator, frames: int, degraded_fraction: float, strongest: float = 1.0) -> list[Fault]:
     """A fault for each frame, in bursts of 1 to 6 frames of one kind, separated by at least one clean frame.
 
     In the long run `degraded_fraction` of the frames are degraded; a burst may be under way at frame 0. Strengths lie
