@@ -265,7 +265,7 @@ def evaluate(
     Where the data set has exact displacement fields, the measured ones are scored as well.
     """
     from memwarp_core import load_detector
-    from memwarp_core.data.coco_vid import DISPLACEMENT_FOLDER, read_coco_vid
+    from memwarp_core.data.coco_vid import DISPLACEMENT_FOLDER, CocoVidClip
     from memwarp_core.data.data_set import open_data_set
     from memwarp_core.evaluation.end_point_error import end_point_error
     from memwarp_core.evaluation.evaluate import evaluate as score
@@ -279,7 +279,8 @@ def evaluate(
         )
     report = score(detector, clips, horizon or ())
     if (data / DISPLACEMENT_FOLDER).is_dir() and detector.network.displacement is not None:
-        report["displacement"] = end_point_error(detector.network, read_coco_vid(data))
+        with_fields = [clip for clip in clips if isinstance(clip, CocoVidClip)]
+        report["displacement"] = end_point_error(detector.network, with_fields)
     figures = {**report["map50"], **report["map50_by_speed"]}
     table = Table("mAP@0.5", *figures, title=f"{model} on {report['frames']} frames")
     table.add_row("current frame", *map(_percent, figures.values()))

@@ -46,6 +46,8 @@ def benchmark(names: Sequence[str], size: tuple[int, int], frames: int, device: 
     scales = [config.short_side / configs[0].short_side for config in configs]
     sizes = [(round(size[0] * scale), round(size[1] * scale)) for scale in scales]
     streams = [_stream(config, of_system, device) for config, of_system in zip(configs, sizes, strict=True)]
+    for stream in streams:  # builds the detector and fills its memory
+        next(stream)
     times: list[list[float]] = [[] for _ in names]
     for _ in track(range(frames), description="timing", transient=True):
         for stream, of_system in zip(streams, times, strict=True):

@@ -160,7 +160,7 @@ class TorchvisionHead(Head):
         rpn, roi_heads = self.detector.rpn, self.detector.roi_heads
         # Torchvision's mode decides what these two compute; here the caller does, as with every other head.
         rpn.training = roi_heads.training = targets is not None
-        images = _image_list(levels, image_size)
+        images = image_list(levels, image_size)
         maps = OrderedDict(zip(self.level_names, _in_full_precision(levels), strict=True))
         proposals, rpn_losses = rpn(images, maps, targets)
         found, losses = roi_heads(maps, proposals, images.image_sizes, targets)
@@ -170,7 +170,7 @@ class TorchvisionHead(Head):
         """What the head says at every anchor, (B, A, ...) by name, and the anchors, (A, 4) per image."""
         maps = _in_full_precision(levels)
         outputs = {key: output.float() for key, output in self.detector.head(maps).items()}
-        return outputs, self.detector.anchor_generator(_image_list(levels, image_size), maps)
+        return outputs, self.detector.anchor_generator(image_list(levels, image_size), maps)
 
     def _match(self, targets: list[dict[str, Tensor]], anchors: list[Tensor]) -> list[Tensor]:
         """SSD's target per anchor, (A,) per image, -1 for none; in torchvision this is part of `forward`."""
@@ -314,7 +314,7 @@ def _describe(model: _Model) -> tuple[tuple[str, ...], tuple[int, ...], tuple[in
     return tuple(maps), strides, tuple(level.shape[1] for level in maps.values())
 
 
-def _image_list(levels: Levels, image_size: tuple[int, int]) -> ImageList:
+def image_list(levels: Levels, image_size: tuple[int, int]) -> ImageList:
     """Images without channels: torchvision only asks for their size."""
     batch = len(levels[0])
     return ImageList(torch.empty((batch, 0, *image_size), device=levels[0].device), [image_size] * batch)

@@ -1,11 +1,10 @@
 """Anchors of torchvision's generator on the maps that a head reads."""
 
-import torch
 from torch import Tensor
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.image_list import ImageList
 
 from memwarp_core.models.parts import Levels
+from memwarp_core.models.torchvision_detectors import image_list
 
 
 def anchors_on(generator: AnchorGenerator, levels: Levels, image_size: tuple[int, int]) -> list[Tensor]:
@@ -18,7 +17,5 @@ def anchors_on(generator: AnchorGenerator, levels: Levels, image_size: tuple[int
         image_size: (height, width) in pixels.
     Returns: per image (A, 4), xyxy in pixels, cell by cell in the order of rows.
     """
-    batch = len(levels[0])
     # torchvision takes the image's size from an image list, and dtype and size of the maps from the maps.
-    images = ImageList(torch.empty((batch, 0, *image_size), device=levels[0].device), [image_size] * batch)
-    return generator(images, [level[:0].float() for level in levels])
+    return generator(image_list(levels, image_size), [level[:0].float() for level in levels])
