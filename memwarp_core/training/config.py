@@ -81,15 +81,21 @@ class StageConfig(Config):
         return self
 
 
-def _system_by_name(detector: Any) -> Any:
-    return find_system(detector).config if isinstance(detector, str) else detector
+def _from_system(detector: Any) -> Any:
+    if isinstance(detector, str):
+        return find_system(detector).config
+    if isinstance(detector, dict) and "like" in detector:
+        changed = {key: value for key, value in detector.items() if key != "like"}
+        return find_system(detector["like"]).config.model_dump() | changed
+    return detector
 
 
 class TrainingConfig(Config):
     """A training run: a detector and the stages that it goes through."""
 
-    detector: Annotated[DetectorConfig, BeforeValidator(_system_by_name)]
-    """Its configuration, or the name of a system that `memwarp models` lists."""
+    detector: Annotated[DetectorConfig, BeforeValidator(_from_system)]
+    """Its configuration; the name of a system that `memwarp models` lists; or such a name as `like`, and what differs
+    from it."""
     features_weights: str | None = None
     """What a ResNet starts from: a name of torchvision's ImageNet weights (IMAGENET1K_V1), or a .safetensors file."""
     displacement_weights: str | None = None
