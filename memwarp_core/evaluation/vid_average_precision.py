@@ -46,21 +46,24 @@ def vid_average_precision(
     class_names: Sequence[str],
     *,
     adaptive_iou: bool = True,
+    frame_ids: Sequence[Sequence[int]] | None = None,
 ) -> VidAveragePrecision:
     """Score the detections of each frame against its ground truth.
 
     Args:
         detections: of every frame of the clips, one clip after the other.
-        clips: every frame of each clip in order, since speed is measured across them; images are not looked at.
+        clips: the frames of each clip in order, since speed is measured across them; images are not looked at.
         class_names: what the labels of both mean.
         adaptive_iou: the overlap that is enough is min(0.5, wh / ((w + 10)(h + 10))), which asks less of a small
             object; without it, 0.5 for all.
+        frame_ids: growing places of each clip's frames in its video, where some of its frames may be missing.
     Raises: ValueError if the numbers of frames differ.
     """
     truths = [frame for clip in clips for frame in clip]
     if len(detections) != len(truths):
         raise ValueError(f"expected the detections of {len(truths)} frames, got {len(detections)}.")
-    motion = [of_frame for clip in clips for of_frame in motion_iou(clip)]
+    ids_of_clips = frame_ids or [range(len(clip)) for clip in clips]
+    motion = [of_frame for clip, ids in zip(clips, ids_of_clips, strict=True) for of_frame in motion_iou(clip, ids)]
     speeds = _speeds(np.concatenate([np.zeros(0), *motion]))
     with_empty = _speeds(np.concatenate([np.zeros(0), *(of_frame if len(of_frame) else [0.0] for of_frame in motion)]))
     weight_in_empty = with_empty.sum(axis=1) / max(with_empty.shape[1], 1)

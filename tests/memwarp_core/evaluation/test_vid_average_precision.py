@@ -86,6 +86,15 @@ def test_motion_iou_looks_ten_frames_far() -> None:
     assert motion_iou([away, frame(), *between, here])[-1].tolist() == [1.0]
 
 
+def test_motion_iou_looks_as_far_across_missing_frames() -> None:
+    away, here = frame(Thing((0, 0, 10, 5))), frame(Thing((0, 0, 10, 10)))
+    assert motion_iou([away, here], [3, 13])[-1].tolist() == [0.5]
+    assert motion_iou([away, here], [3, 14])[-1].tolist() == [1.0]
+    assert motion_iou([away, here, frame()], [0, 1, 2**60])[1].tolist() == [0.5]
+    speeds = vid_average_precision([NOTHING] * 2, [[away, here]], NAMES, frame_ids=[[3, 14]]).map
+    assert speeds == {"all": 0.0, "slow": 0.0, "medium": None, "fast": None}
+
+
 def test_motion_iou_of_a_box_alone_is_one_and_without_a_track_unknown() -> None:
     (speeds,) = motion_iou([frame(STILL, Thing(ELSEWHERE, track=-1))])
     assert speeds[0] == 1.0
