@@ -224,7 +224,9 @@ def simulate(
 def train(
     recipe: Annotated[
         str,
-        typer.Argument(help="A YAML file, a recipe that ships (memnet-tiny), or a system that `memwarp models` lists."),
+        typer.Argument(
+            help="A YAML file, a recipe that ships (memnet-tiny, ...), or a system that `memwarp models` lists."
+        ),
     ],
     data: Annotated[Path, typer.Option(help=_DATA_SETS)],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for weights, checkpoints and logs.")],
@@ -241,11 +243,12 @@ def train(
 ) -> None:
     """Train a detector; an interrupted run goes on where it was when it is started again."""
     from memwarp_core.models.systems import systems
-    from memwarp_core.training.config import find_recipe, read_training_config
+    from memwarp_core.training.config import find_recipe, read_training_config, shipped_recipes
     from memwarp_core.training.schedules import default_training
     from memwarp_core.training.train import train as run
 
-    config = default_training(recipe) if recipe in systems() else read_training_config(find_recipe(recipe))
+    by_system = recipe in systems() and recipe not in shipped_recipes()
+    config = default_training(recipe) if by_system else read_training_config(find_recipe(recipe))
     weights = run(config, data, validation, output, devices=devices, num_nodes=num_nodes, workers=workers)
     _OUTPUT.print(f"the weights are in {weights}", highlight=False)
 

@@ -101,6 +101,12 @@ class NoDisplacementConfig(Config):
     kind: Literal["none"] = "none"
 
 
+class StillConfig(Config):
+    """Frames are taken to be aligned, so that a memory is aggregated without warping; an ablation."""
+
+    kind: Literal["still"] = "still"
+
+
 class CorrelationConfig(Config):
     """Correlation of the detector's own early features; see displacement/correlation.py."""
 
@@ -131,6 +137,7 @@ class RaftConfig(Config):
 
 DisplacementConfig = Annotated[
     Annotated[NoDisplacementConfig, Tag("none")]
+    | Annotated[StillConfig, Tag("still")]
     | Annotated[CorrelationConfig, Tag("correlation")]
     | Annotated[FlowNetConfig, Tag("flownet")]
     | Annotated[RaftConfig, Tag("raft")],
@@ -325,7 +332,7 @@ class DetectorConfig(Config):
             ]
             for needed, what in needs:
                 if needed:
-                    raise ValueError(f"{what} needs a displacement: correlation, flownet or raft; got none")
+                    raise ValueError(f"{what} needs a displacement: correlation, flownet, raft or still; got none")
         if memory.kind == "none" and self.propagation.every > 1 and self.propagation.source == "features":
             raise ValueError("propagation of features needs a memory: memnet or clocknet; got none")
         if memory.kind == "fgfa" and memory.future and (self.propagation.every > 1 or self.split):

@@ -128,8 +128,11 @@ class TrainingConfig(Config):
         if self.strong_weights is not None and strong is None:
             raise ValueError(f"strong_weights are for a detector with `strong`; {self.detector.name} has none")
         for stage in self.stages:
-            if stage.trains == "displacement" and self.detector.displacement.kind == "none":
-                raise ValueError(f"stage {stage.name} trains a displacement; {self.detector.name} has none")
+            if stage.trains == "displacement" and self.detector.displacement.kind in ("none", "still"):
+                raise ValueError(
+                    f"stage {stage.name} trains a displacement; that of {self.detector.name} is "
+                    f"{self.detector.displacement.kind}"
+                )
             if stage.trains == "fast" and (strong is None or (self.strong_weights or self.start_from) is None):
                 raise ValueError(f"stage {stage.name} needs a detector with `strong`, and strong_weights")
             if stage.trains == "fast" and strong is not None and stage.frames <= strong.lag:
@@ -142,13 +145,19 @@ class TrainingConfig(Config):
 RECIPES = Path(__file__).parent / "recipes"
 
 
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that ship with the package."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
 def find_recipe(name_or_path: str) -> Path:
     """The file of a shipped recipe or a user's own. Raises: ConfigError if there is neither."""
     for path in (Path(name_or_path), RECIPES / f"{name_or_path}.yaml"):
         if path.is_file():
             return path
-    known = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
-    raise ConfigError(f"recipe {name_or_path!r}: neither a file nor one that ships with memwarp ({known}).")
+    raise ConfigError(
+        f"recipe {name_or_path!r}: neither a file nor one that ships with memwarp ({', '.join(shipped_recipes())})."
+    )
 
 
 def read_training_config(path: Path) -> TrainingConfig:

@@ -167,10 +167,11 @@ def _first_detector(config: TrainingConfig) -> Detector:
 
 
 def _take_parts(detector: Detector, source: str, names: Sequence[str] | None) -> None:
-    """Copy the parts of a trained detector that have weights, all or those named."""
+    """Copy the parts of a trained detector, all or those named, where both it and this one have weights."""
     parts = dict(load_weights(source).named_children())
     for name, part in detector.named_children():
-        if name in parts and parts[name].state_dict() and (names is None or name in names):
+        both_have_weights = name in parts and parts[name].state_dict() and part.state_dict()
+        if both_have_weights and (names is None or name in names):
             _take_weights(part, parts[name], source, name)
 
 

@@ -134,7 +134,7 @@ def test_the_displacement_has_a_rate_of_its_own(data: Path, optimizer: str, kind
         ({"start_parts": ["head"]}, "start_from, which is missing"),
         ({"stages": [make_stage("frames")] * 2}, "different names"),
         ({"detector": SMALL | {"memory": {"kind": "none"}, "displacement": {"kind": "none"}},
-          "stages": [make_stage("displacement")]}, "trains a displacement; small has none"),
+          "stages": [make_stage("displacement")]}, "trains a displacement; that of small is none"),
     ],
 )  # fmt: skip
 def test_choices_that_do_not_fit_together_are_refused(changes: dict[str, object], message: str) -> None:

@@ -105,6 +105,14 @@ def test_a_training_goes_on_with_the_parts_of_a_former_one(
 
 
 @pytest.mark.slow
+def test_a_part_without_weights_starts_beside_one_with_them(data: Path, tmp_path: Path, trained: Path) -> None:
+    still = small().detector.model_dump() | {"displacement": {"kind": "still"}}
+    weights = load_weights(train(one_step(detector=still, start_from=str(trained)), data, None, tmp_path / "run"))
+    for key, value in load_weights(trained).features.state_dict().items():
+        torch.testing.assert_close(weights.features.state_dict()[key], value, rtol=0, atol=0)
+
+
+@pytest.mark.slow
 def test_weights_that_do_not_fit_are_named(data: Path, tmp_path: Path, trained: Path) -> None:
     wider = small().detector.model_dump() | {"displacement": {"kind": "correlation", "channels": 64}}
     config = one_step(detector=wider, start_from=str(trained))
@@ -157,6 +165,17 @@ def test_a_recipe_can_name_a_system_of_the_paper() -> None:
     assert config.detector == find_system("clocknet-101").config
     with pytest.raises(ValidationError, match="clocknet-102"):
         TrainingConfig.model_validate({"detector": "clocknet-102", "stages": [stage]})
+
+
+def test_a_recipe_can_say_what_differs_from_a_system() -> None:
+    stage = {"name": "frames", "trains": "frames", "epochs": 1}
+    detector = {"like": "rfcn-tiny", "version": "2.0", "displacement": {"kind": "correlation"}}
+    config = TrainingConfig.model_validate({"detector": detector, "stages": [stage]}).detector
+    system = find_system("rfcn-tiny").config
+    assert (config.version, config.displacement.kind) == ("2.0", "correlation")
+    assert config.model_copy(update={"version": "0", "displacement": system.displacement}) == system
+    with pytest.raises(ValidationError, match="unknown key 'versoin'"):
+        TrainingConfig.model_validate({"detector": {"like": "rfcn-tiny", "versoin": "2.0"}, "stages": [stage]})
 
 
 def test_every_recipe_is_valid() -> None:

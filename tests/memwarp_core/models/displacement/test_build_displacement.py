@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from memwarp_core.models.config import CorrelationConfig, FlowNetConfig, NoDisplacementConfig, RaftConfig
+from memwarp_core.models.config import CorrelationConfig, FlowNetConfig, NoDisplacementConfig, RaftConfig, StillConfig
 from memwarp_core.models.displacement import build_displacement
 from memwarp_core.models.parts import Displacement, Features
 
@@ -43,6 +43,11 @@ def move_off_zero(part: Displacement) -> None:
 
 def test_no_displacement_is_none(features: MakeFeatures) -> None:
     assert build_displacement(features(), NoDisplacementConfig()) is None
+
+
+def test_a_still_displacement_is_zero_on_the_grid_of_the_finest_level(features: MakeFeatures) -> None:
+    field = measure(build(features(16), StillConfig()), frames(64, 112), frames(64, 112))
+    assert field.shape == (2, 2, 4, 7) and not field.any()
 
 
 @pytest.mark.parametrize("config", KINDS)
