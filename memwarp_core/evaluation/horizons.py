@@ -14,22 +14,30 @@ def nothing_moved(detections: Sequence[Detections], horizon_s: float) -> list[De
     return [replace(one, stamp_ns=one.stamp_ns + horizon_ns) for one in detections]
 
 
+def meet_truths(detections: Sequence[Detections], truths: Sequence[Frame]) -> tuple[list[Detections], list[Frame]]:
+    """Bring detections together with the ground truth of the instant that each of them speaks of.
+
+    Args:
+        detections: any number of them, at any stamps.
+        truths: frames by increasing stamp. Detections without a frame within half a median frame interval of
+            their stamp are left out, as those that look beyond the end of a clip.
+    Returns: the detections that are left, and the frame of each.
+    """
+    stamps_ns = [frame.stamp_ns for frame in truths]
+    tolerance_ns = half_interval_ns(stamps_ns)
+    indices = [index_at(stamps_ns, one.stamp_ns, tolerance_ns) for one in detections]
+    met = [(one, truths[index]) for one, index in zip(detections, indices, strict=True) if index is not None]
+    return [one for one, _ in met], [truth for _, truth in met]
+
+
 def map50_at_their_time(
     detections: Sequence[Detections], truths: Sequence[Frame], class_names: Sequence[str]
 ) -> float | None:
     """mAP@0.5 of detections against the ground truth of the instant that each of them speaks of.
 
     Args:
-        detections: any number of them, at any stamps.
-        truths: frames by increasing stamp. Detections without a frame within half a median frame interval of
-            their stamp are left out, as those that look beyond the end of a clip.
+        detections, truths: as for meet_truths.
         class_names: what the labels of both mean.
     Returns: in [0, 1]; None if no ground truth is met.
     """
-    stamps_ns = [frame.stamp_ns for frame in truths]
-    tolerance_ns = half_interval_ns(stamps_ns)
-    pairs = [(one, index_at(stamps_ns, one.stamp_ns, tolerance_ns)) for one in detections]
-    met = [(one, truths[index]) for one, index in pairs if index is not None]
-    if not any(len(truth.boxes_xyxy) for _, truth in met):
-        return None
-    return average_precision([one for one, _ in met], [truth for _, truth in met], class_names).map50
+    return average_precision(*meet_truths(detections, truths), class_names).map50

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from memwarp_core import VideoDetector
-from memwarp_core.evaluation.evaluate import WAYS, evaluate
+from memwarp_core.evaluation.evaluate import evaluate
+from memwarp_core.evaluation.running import WAYS
 from memwarp_core.models import Detector, DetectorConfig
 from memwarp_core.types import Detections, Frame
 
