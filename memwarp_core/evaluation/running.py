@@ -4,6 +4,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
+from uuid import uuid4
 
 import numpy as np
 
@@ -28,6 +30,11 @@ WAYS = {
 _NO_IMAGE = np.empty((0, 0, 3), np.uint8)
 
 
+@cache
+def _session() -> str:
+    return uuid4().hex
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipRun:
     """What one detector said of one clip, from a new state; all in host memory."""
@@ -39,6 +46,8 @@ class ClipRun:
     anticipated: Mapping[tuple[str, float], tuple[Detections, ...]] = field(default_factory=dict)
     """From the name in WAYS and the horizon in seconds to what was said in each frame but the first, in which nothing
     is known of motion; empty for a detector that looks ahead. Their stamps are those of the instants they speak of."""
+    session: str = field(default_factory=_session)
+    """Of the program's start in which it was made: times are comparable within a session."""
 
 
 def run_clip(detector: VideoDetector, clip: Clip, horizons_s: Sequence[float] = (), *, first: int = 0) -> ClipRun:
