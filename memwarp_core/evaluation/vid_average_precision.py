@@ -40,6 +40,26 @@ class VidAveragePrecision:
     """From class name to its figures."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judgement:
+    """The objects of a data set, and its detections as right or wrong by falling score: what all figures come from."""
+
+    object_frames: np.ndarray
+    """(N,), int64, index of each object's frame, counted through all clips."""
+    object_labels: np.ndarray
+    """(N,), int64."""
+    object_speeds: np.ndarray
+    """(4, N), bool, rows as in SPEEDS."""
+    frames: np.ndarray
+    """(D,), int64, of each detection."""
+    labels: np.ndarray
+    """(D,), int64."""
+    right: np.ndarray
+    """(4, D), bool: it took an object of the speed."""
+    wrong: np.ndarray
+    """(4, D), in [0, 1]."""
+
+
 def vid_average_precision(
     detections: Sequence[Detections],
     clips: Sequence[Sequence[Frame]],
@@ -59,30 +79,62 @@ def vid_average_precision(
         frame_ids: growing places of each clip's frames in its video, where some of its frames may be missing.
     Raises: ValueError if the numbers of frames differ.
     """
+    return accumulate(judge(detections, clips, adaptive_iou=adaptive_iou, frame_ids=frame_ids), class_names)
+
+
+def judge(
+    detections: Sequence[Detections],
+    clips: Sequence[Sequence[Frame]],
+    *,
+    adaptive_iou: bool = True,
+    frame_ids: Sequence[Sequence[int]] | None = None,
+) -> Judgement:
+    """The half of `vid_average_precision` that looks at boxes, done once where many samples of the frames are scored.
+
+    Args, Raises: as there.
+    """
     truths = [frame for clip in clips for frame in clip]
     if len(detections) != len(truths):
         raise ValueError(f"expected the detections of {len(truths)} frames, got {len(detections)}.")
     ids_of_clips = frame_ids or [range(len(clip)) for clip in clips]
     motion = [of_frame for clip, ids in zip(clips, ids_of_clips, strict=True) for of_frame in motion_iou(clip, ids)]
-    speeds = _speeds(np.concatenate([np.zeros(0), *motion]))
     with_empty = _speeds(np.concatenate([np.zeros(0), *(of_frame if len(of_frame) else [0.0] for of_frame in motion)]))
     weight_in_empty = with_empty.sum(axis=1) / max(with_empty.shape[1], 1)
-    truth_labels = np.concatenate([np.zeros(0, np.int64), *(frame.labels for frame in truths)])
+    found = [of_frame.cpu() for of_frame in detections]
     judged = [
-        _judge(found.cpu(), truth, _speeds(of_frame), weight_in_empty, adaptive_iou)
-        for found, truth, of_frame in zip(detections, truths, motion, strict=True)
+        _judge(of_frame, truth, _speeds(speeds), weight_in_empty, adaptive_iou)
+        for of_frame, truth, speeds in zip(found, truths, motion, strict=True)
     ]
-    scores = np.concatenate([np.zeros(0), *(found.scores.cpu().numpy() for found in detections)])
-    labels = np.concatenate([np.zeros(0, np.int64), *(found.labels.cpu().numpy() for found in detections)])
-    right = np.concatenate([np.zeros((len(SPEEDS), 0), bool), *(right for right, _ in judged)], axis=1)
-    wrong = np.concatenate([np.zeros((len(SPEEDS), 0)), *(wrong for _, wrong in judged)], axis=1)
+    scores = np.concatenate([np.zeros(0), *(of_frame.scores.numpy() for of_frame in found)])
     order = np.argsort(-scores, kind="stable")
+    return Judgement(
+        object_frames=np.repeat(np.arange(len(truths)), [len(truth.labels) for truth in truths]),
+        object_labels=np.concatenate([np.zeros(0, np.int64), *(truth.labels for truth in truths)]),
+        object_speeds=_speeds(np.concatenate([np.zeros(0), *motion])),
+        frames=np.repeat(np.arange(len(truths)), [len(of_frame) for of_frame in found])[order],
+        labels=np.concatenate([np.zeros(0, np.int64), *(of_frame.labels.numpy() for of_frame in found)])[order],
+        right=np.concatenate([np.zeros((len(SPEEDS), 0), bool), *(right for right, _ in judged)], axis=1)[:, order],
+        wrong=np.concatenate([np.zeros((len(SPEEDS), 0)), *(wrong for _, wrong in judged)], axis=1)[:, order],
+    )
+
+
+def accumulate(judged: Judgement, class_names: Sequence[str], times: np.ndarray | None = None) -> VidAveragePrecision:
+    """The half of `vid_average_precision` that follows: precision over recall.
+
+    Args:
+        times: (F,), how often each frame counts: once by default, 0 to leave it out, more in a bootstrap sample.
+    """
+    of_objects = np.ones(len(judged.object_frames)) if times is None else times[judged.object_frames]
+    of_detections = np.ones(len(judged.frames)) if times is None else times[judged.frames]
     ap: dict[str, dict[str, float | None]] = {}
     for label, name in enumerate(class_names):
-        objects = speeds[:, truth_labels == label].sum(axis=1)
-        chosen = order[labels[order] == label]
+        is_label = judged.object_labels == label
+        objects = judged.object_speeds[:, is_label] @ of_objects[is_label]
+        chosen = judged.labels == label
+        right = judged.right[:, chosen] * of_detections[chosen]
+        wrong = judged.wrong[:, chosen] * of_detections[chosen]
         ap[name] = {
-            speed: _area_under_envelope(right[row, chosen], wrong[row, chosen], objects[row]) if objects[row] else None
+            speed: _area_under_envelope(right[row], wrong[row], objects[row]) if objects[row] else None
             for row, speed in enumerate(SPEEDS)
         }
     return VidAveragePrecision(map={speed: _mean([of[speed] for of in ap.values()]) for speed in SPEEDS}, ap=ap)
@@ -145,7 +197,7 @@ def _take(overlaps: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return taken
 
 
-def _area_under_envelope(right: np.ndarray, wrong: np.ndarray, objects: int) -> float:
+def _area_under_envelope(right: np.ndarray, wrong: np.ndarray, objects: float) -> float:
     """Recall integrated over the best precision that is reached at it or beyond; detections by falling score."""
     hits = np.cumsum(right)
     precision = hits / np.maximum(hits + np.cumsum(wrong), np.finfo(np.float64).eps)

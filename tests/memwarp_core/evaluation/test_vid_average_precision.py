@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memwarp_core.evaluation.motion_iou import motion_iou
-from memwarp_core.evaluation.vid_average_precision import VidAveragePrecision, vid_average_precision
+from memwarp_core.evaluation.vid_average_precision import VidAveragePrecision, accumulate, judge, vid_average_precision
 from memwarp_core.types import Detections, Frame
 
 NAMES = ("ball", "crate", "cone")
@@ -458,3 +458,40 @@ def test_every_figure_is_that_of_the_definitions(
             assert scored.ap[name][speed] == (None if value is None else pytest.approx(float(value), abs=1e-9))
         present = [value for value in exact if value is not None]
         assert mean == (pytest.approx(float(sum(present) / len(present)), abs=1e-9) if present else None)
+
+
+# Judging once, and scoring samples of the frames
+
+
+@settings(max_examples=20)
+@given(data_sets(), st.data())
+def test_counting_the_frames_of_a_clip_several_times_is_scoring_copies_of_the_clip(
+    data: tuple[list[list[list[Thing]]], list[list[Thing]]], draw: st.DataObject
+) -> None:
+    # Without empty frames, in which a detection's weight depends on the speeds of the whole data set.
+    clips = [[frame(*objects, Thing((900, 900, 940, 920), track=99)) for objects in clip] for clip in data[0]]
+    # Nor with equal scores: copies of two detections are ranked in turns, but counting twice keeps each together.
+    detections = iter(
+        [
+            found(*(replace(thing, score=thing.score - 1e-3 * (10 * at + place)) for place, thing in enumerate(things)))
+            for at, things in enumerate(data[1])
+        ]
+    )
+    of_clips = [[next(detections) for _ in clip] for clip in clips]
+    times = draw.draw(st.lists(st.integers(0, 3), min_size=len(clips), max_size=len(clips)))
+    copies = [index for index, count in enumerate(times) for _ in range(count)]
+    together = judge([one for of_clip in of_clips for one in of_clip], clips)
+    sampled = accumulate(together, NAMES, np.repeat(times, [len(clip) for clip in clips]))
+    copied = vid_average_precision(
+        [one for index in copies for one in of_clips[index]], [clips[index] for index in copies], NAMES
+    )
+    for name in NAMES:
+        for speed, value in copied.ap[name].items():
+            assert sampled.ap[name][speed] == (None if value is None else pytest.approx(value, abs=1e-9))
+
+
+def test_frames_that_do_not_count_leave_objects_and_detections_out() -> None:
+    judged = judge([found(there(STILL, 0.9)), found(there(STILL, 0.8, box=ELSEWHERE))], [[frame(STILL)] * 2])
+    assert accumulate(judged, NAMES).map["all"] == 0.5
+    assert accumulate(judged, NAMES, np.array([1, 0])).map["all"] == 1.0
+    assert accumulate(judged, NAMES, np.array([0, 1])).map["all"] == 0.0
