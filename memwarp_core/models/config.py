@@ -351,6 +351,10 @@ class DetectorConfig(Config):
     def _check_strong(self, strong: StrongConfig) -> None:
         if self.split or self.memory.kind != "none" or strong.detector.strong is not None:
             raise ValueError("a fast detector beside a strong one has no memory of its own, no split, and only one")
+        if self.propagation.every > 1:
+            raise ValueError(
+                "a fast detector beside a strong one looks at every frame; propagation is the strong one's"
+            )
         if strong.detector.class_names != self.class_names:
             raise ValueError(f"the strong detector must have the same class_names, got {strong.detector.class_names}")
         fast, slow = self.features, strong.detector.features

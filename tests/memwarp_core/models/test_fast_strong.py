@@ -109,6 +109,7 @@ def test_cameras_share_a_pass() -> None:
     ("changes", "message"),
     [
         ({"memory": {"kind": "memnet"}}, "no memory of its own"),
+        ({"propagation": {"every": 2, "source": "boxes"}}, "looks at every frame"),
         ({"class_names": ["ball"]}, "same class_names"),
         ({"features": {"kind": "tiny", "channels": 64}}, "same channels"),
         ({"displacement": {"kind": "none"}}, "lag needs a displacement"),
