@@ -9,7 +9,7 @@ f - 1) is `displacement/<clip>/<frame>.png`; the first frame of a clip has none.
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from memwarp_core.data.bad_entries import BadEntries, box_problem
+from memwarp_core.data.coco_json import read_json, require_keys
 from memwarp_core.data.displacement_file import read_displacement
 from memwarp_core.data.image_file import read_image
 from memwarp_core.errors import DataError
@@ -70,6 +71,11 @@ def read_coco_vid(path: Path, *, skip_bad: bool = False) -> list[CocoVidClip]:
     Raises: DataError if the folder or its JSON does not hold what the format promises.
     """
     file = Path(path) / ANNOTATIONS_FILE
+    if not file.is_file():
+        raise DataError(
+            f"{file}: expected the annotations of a CocoVID data set, got no such file; make one with "
+            "`memwarp simulate`, or name the folder that holds annotations.json."
+        )
     content = read_annotations(file)
     categories = sorted(content["categories"], key=lambda category: category["id"])
     class_names = tuple(str(category["name"]) for category in categories)
@@ -125,30 +131,20 @@ _REQUIRED = {
 }
 
 
-def read_annotations(file: Path) -> dict[str, Any]:
-    """The JSON of a CocoVID data set, with every key that the format requires.
+def read_annotations(file: Path, required: Mapping[str, Sequence[str]] = _REQUIRED) -> dict[str, Any]:
+    """The JSON of a CocoVID file, checked to have everything that is required.
 
+    Args:
+        required: from the lists in the file to the keys of their entries; by default, all of a data set.
     Raises: DataError that names the file and what is missing.
     """
-    if not file.is_file():
-        raise DataError(
-            f"{file}: expected the annotations of a CocoVID data set, got no such file; make one with "
-            "`memwarp simulate`, or name the folder that holds annotations.json."
-        )
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as err:
-        raise DataError(f"{file}: expected JSON, got something else ({err}).") from err
+    content = read_json(file)
     if not isinstance(content, dict):
-        raise DataError(f"{file}: expected a JSON object with {', '.join(_REQUIRED)}, got a {type(content).__name__}.")
-    for section, keys in _REQUIRED.items():
-        entries = content.get(section)
-        if not isinstance(entries, list):
+        raise DataError(f"{file}: expected a JSON object with {', '.join(required)}, got a {type(content).__name__}.")
+    for section, keys in required.items():
+        if section not in content:
             raise DataError(f"{file}: expected a list named {section!r}, as CocoVID has it; got none.")
-        for position, entry in enumerate(entries):
-            missing = [key for key in keys if key not in entry] if isinstance(entry, dict) else list(keys)
-            if missing:
-                raise DataError(f"{file}: {section}[{position}] lacks {', '.join(missing)}.")
+        require_keys(content[section], keys, f"{file}: {section}")
     return content
 
 

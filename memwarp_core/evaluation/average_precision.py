@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +15,21 @@ from memwarp_core.types import Detections, Frame
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AveragePrecision:
-    """COCO's average precision over all sizes, up to 100 detections per image."""
+    """COCO's average precision over all sizes, up to 100 detections per image and class.
+
+    Means are over the classes that have ground truth; None where none has, and for a class without any.
+    """
 
     map: float | None
-    """Mean over classes and the IoU thresholds 0.50:0.05:0.95; None where there is no ground truth."""
+    """Mean over classes and the IoU thresholds 0.50:0.05:0.95."""
     map50: float | None
     """Mean over classes at IoU 0.5."""
+    map75: float | None
+    """Mean over classes at IoU 0.75."""
+    ap_per_class: dict[str, float | None]
+    """Mean over the IoU thresholds."""
     ap50_per_class: dict[str, float | None]
-    """At IoU 0.5; None for a class without ground truth."""
+    """At IoU 0.5."""
 
 
 def average_precision(
@@ -35,48 +42,71 @@ def average_precision(
         class_names: what the labels of both mean.
     Raises: ValueError if the numbers of frames differ.
     """
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for index, truth in enumerate(truths):
-        images.append({"id": index + 1})
-        for box, label in zip(_xywh(truth.boxes_xyxy), truth.labels.tolist(), strict=True):
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": index + 1,
-                    "category_id": label,
-                    "bbox": box,
-                    "area": box[2] * box[3],
-                    "iscrowd": 0,
-                }
-            )
-    rows = [_result_rows(index + 1, of_frame) for index, of_frame in enumerate(detections)]
-    if len(rows) != len(images):
-        raise ValueError(f"expected the detections of {len(images)} frames, got {len(rows)}.")
-    results = np.concatenate([np.zeros((0, 7)), *rows])
+    if len(detections) != len(truths):
+        raise ValueError(f"expected the detections of {len(truths)} frames, got {len(detections)}.")
+    annotations = [
+        {"image_id": image_id, "category_id": label, "bbox": box}
+        for image_id, truth in enumerate(truths)
+        for box, label in zip(_xywh(truth.boxes_xyxy), truth.labels.tolist(), strict=True)
+    ]
+    results = [
+        {"image_id": image_id, "category_id": label, "bbox": box, "score": score}
+        for image_id, found in enumerate(map(Detections.cpu, detections))
+        for box, label, score in zip(
+            _xywh(found.boxes_xyxy.numpy()), found.labels.tolist(), found.scores.tolist(), strict=True
+        )
+    ]
+    return coco_average_precision(results, annotations, range(len(truths)), dict(enumerate(class_names)))
+
+
+def coco_average_precision(
+    detections: Sequence[Mapping[str, Any]],
+    annotations: Sequence[Mapping[str, Any]],
+    image_ids: Sequence[int],
+    class_names: Mapping[int, str],
+) -> AveragePrecision:
+    """Score detections against annotations, both as COCO writes them.
+
+    Args:
+        detections: each with image_id, category_id, bbox (x, y, width, height) and score.
+        annotations: each with image_id, category_id and bbox; area is that of the bbox and iscrowd 0 if not said.
+        image_ids: of all images, those without objects among them.
+        class_names: by category_id.
+    """
+    truth, found = COCO(), COCO()
+    # Ids count from 1, whatever they are in a file, because pycocotools takes a match with object 0 for none.
+    truth.dataset = {
+        "images": [{"id": image_id} for image_id in image_ids],
+        "categories": [{"id": category_id, "name": name} for category_id, name in class_names.items()],
+        "annotations": [
+            {"area": _area(annotation), "iscrowd": 0, **annotation, "id": index}
+            for index, annotation in enumerate(annotations, start=1)
+        ],
+    }
+    found.dataset = {
+        "annotations": [
+            {**detection, "area": _area(detection), "id": index} for index, detection in enumerate(detections, start=1)
+        ]
+    }
     with contextlib.redirect_stdout(io.StringIO()):
-        truth_set = COCO()
-        categories = [{"id": index, "name": name} for index, name in enumerate(class_names)]
-        truth_set.dataset = {"images": images, "annotations": annotations, "categories": categories}
-        truth_set.createIndex()
-        if not annotations or not len(results):
-            nothing = 0.0 if annotations else None
-            present = {annotation["category_id"] for annotation in annotations}
-            per_class = {name: 0.0 if index in present else None for index, name in enumerate(class_names)}
-            return AveragePrecision(map=nothing, map50=nothing, ap50_per_class=per_class)
-        evaluation = COCOeval(truth_set, truth_set.loadRes(results), "bbox")
+        truth.createIndex()
+        found.createIndex()
+        evaluation = COCOeval(truth, found, "bbox")
+        only = evaluation.params  # what is reported, of all that pycocotools can
+        only.areaRng, only.areaRngLbl, only.maxDets = only.areaRng[:1], only.areaRngLbl[:1], only.maxDets[-1:]
         evaluation.evaluate()
         evaluation.accumulate()
-    # (thresholds, recalls, classes), all areas, 100 detections; -1 where a class has no ground truth.
-    precision = evaluation.eval["precision"][:, :, :, 0, -1]
-    per_threshold = np.where((precision > -1).any(axis=(0, 1)), precision.mean(axis=1), np.nan)
-    ap50 = per_threshold[0]
+    # (thresholds, recalls, classes); -1 for a class without ground truth.
+    precision = evaluation.eval["precision"][:, :, :, 0, 0]
+    per_class = np.where(precision[0, 0] > -1, precision.mean(axis=1), np.nan)
+    names = [class_names[category_id] for category_id in sorted(class_names)]
+    at50, at75 = per_class[0], per_class[5]
     return AveragePrecision(
-        map=float(np.nanmean(per_threshold)),
-        map50=float(np.nanmean(ap50)),
-        ap50_per_class={
-            name: None if np.isnan(value) else float(value) for name, value in zip(class_names, ap50, strict=True)
-        },
+        map=_mean(per_class),
+        map50=_mean(at50),
+        map75=_mean(at75),
+        ap_per_class=dict(zip(names, map(_mean, per_class.T), strict=True)),
+        ap50_per_class=dict(zip(names, map(_mean, at50), strict=True)),
     )
 
 
@@ -85,10 +115,11 @@ def _xywh(boxes_xyxy: np.ndarray) -> list[list[float]]:
     return np.concatenate((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), axis=1).tolist()
 
 
-def _result_rows(image_id: int, detections: Detections) -> np.ndarray:
-    """(N, 7): image id, x, y, w, h, score, class."""
-    detections = detections.cpu()
-    boxes = np.asarray(_xywh(detections.boxes_xyxy.numpy())).reshape(-1, 4)
-    return np.column_stack(
-        (np.full(len(boxes), image_id), boxes, detections.scores.numpy(), detections.labels.numpy())
-    ).reshape(-1, 7)
+def _area(entry: Mapping[str, Any]) -> float:
+    return entry["bbox"][2] * entry["bbox"][3]
+
+
+def _mean(figures: np.ndarray) -> float | None:
+    """None if all of them are NaN."""
+    present = figures[~np.isnan(figures)]
+    return float(present.mean()) if present.size else None
