@@ -76,6 +76,21 @@ class SimulatedFormat(str, enum.Enum):
     BAG = "bag"
 
 
+class Metric(str, enum.Enum):
+    """What `memwarp score` can measure; see evaluation/score.py."""
+
+    VID = "vid"
+    COCO = "coco"
+    STREAMING = "streaming"
+
+
+class Overlap(str, enum.Enum):
+    """IoU that a detection needs by ImageNet VID's evaluation."""
+
+    ADAPTIVE = "adaptive"
+    HALF = "0.5"
+
+
 _SIMULATED_FORMAT = SimulatedFormat(_SIMULATION.format)
 
 
@@ -305,6 +320,56 @@ def evaluate(
         _OUTPUT.print(table)
     if output is not None:
         write_bytes_whole(output, json.dumps(report, indent=1).encode())
+
+
+@app.command()
+def score(
+    metric: Annotated[
+        Metric,
+        typer.Option(help="vid: ImageNet VID's, by speed. coco: COCO's. streaming: sAP, which counts the delay."),
+    ],
+    ground_truth: Annotated[Path, typer.Option(help="CocoVID, as annotations.json of `simulate`; no images needed.")],
+    detections: Annotated[Path, typer.Option(help="COCO results, as `detect` writes them.")],
+    iou: Annotated[
+        Overlap, typer.Option(help="For vid: adaptive asks less overlap of a small object; 0.5 of all the same.")
+    ] = Overlap.ADAPTIVE,
+    json_file: Annotated[Path | None, typer.Option("--json", help="JSON file for all figures.")] = None,
+) -> None:
+    """Score a file of detections, of any detector, against a file of ground truth.
+
+    For streaming, images have stamp_ns and detections available_ns, when they were there. To count processed images
+    without detections as well, DETECTIONS may be {"detections": [...], "outputs": [{"image_id", "available_ns"}, ...]}.
+    """
+    from memwarp_core.evaluation.score import score as run
+    from memwarp_core.files import write_bytes_whole
+
+    if iou is not Overlap.ADAPTIVE and metric is not Metric.VID:
+        raise typer.BadParameter(f"--iou is for --metric vid; {metric.value} averages over IoUs of 0.50:0.05:0.95.")
+    figures = run(metric.value, ground_truth, detections, adaptive_iou=iou is Overlap.ADAPTIVE)
+    if metric is Metric.VID:
+        table = Table("class", *figures["map"], title=f"AP in percent, IoU {iou.value}")
+        for name, by_speed in figures["ap"].items():
+            table.add_row(name, *map(_percent, by_speed.values()))
+        table.add_section()
+        table.add_row("mean", *map(_percent, figures["map"].values()))
+    elif metric is Metric.COCO:
+        table = Table("COCO", "percent")
+        for key in ("AP", "AP50", "AP75"):
+            table.add_row(key, _percent(figures[key]))
+        table.add_section()
+        for name, value in figures["ap_per_class"].items():
+            table.add_row(f"AP of {name}", _percent(value))
+    else:
+        table = Table("streaming", "percent")
+        for key in ("sAP", "sAP50", "sAP75", "offline_AP"):
+            table.add_row(key.replace("_", " "), _percent(figures[key]))
+        table.add_section()
+        age_ms = figures["mean_age_ms"]
+        table.add_row("mean age", "-" if age_ms is None else f"{age_ms:.1f} ms")
+        table.add_row("frames without output", str(figures["frames_without_output"]))
+    _OUTPUT.print(table)
+    if json_file is not None:
+        write_bytes_whole(json_file, json.dumps(figures, indent=1).encode())
 
 
 def _percent(value: float | None) -> str:

@@ -160,3 +160,69 @@ def test_evaluate_refuses_other_classes(runner: CliRunner, labelled_folder: Path
     result = runner.invoke(app, ["evaluate", str(labelled_folder), "--device", "cpu"])
     assert result.exit_code == 1
     assert "expected the classes of memnet-tiny, ball" in result.output and "got cat, dog" in result.output
+
+
+@pytest.fixture
+def found_box(tmp_path: Path) -> list[str]:
+    """Options that name a ground truth of one box in the second of two images, and the detection of it in the first."""
+    box = {"category_id": 1, "bbox": [0, 0, 40, 20]}
+    truth = {
+        "videos": [{"id": 1}],
+        "categories": [{"id": 1, "name": "ball"}, {"id": 2, "name": "cone"}],
+        "images": [{"id": n, "video_id": 1, "frame_id": n, "stamp_ns": n * 100_000_000} for n in (0, 1)],
+        "annotations": [{"id": 1, "image_id": 1, "instance_id": 1, **box}],
+    }
+    files = {
+        "--ground-truth": truth,
+        "--detections": [{"image_id": 0, "score": 0.9, "available_ns": 50_000_000, **box}],
+    }
+    for option, content in files.items():
+        (tmp_path / f"{option}.json").write_text(json.dumps(content))
+    return [argument for option in files for argument in (option, str(tmp_path / f"{option}.json"))]
+
+
+@pytest.mark.parametrize(
+    ("metric", "printed", "keys"),
+    [
+        ("vid", "mean", {"map", "ap"}),
+        ("coco", "AP of ball", {"AP", "AP50", "AP75", "ap_per_class"}),
+        (
+            "streaming",
+            "100.0 ms",
+            {"sAP", "sAP50", "sAP75", "mean_age_ms", "frames_without_output", "offline_AP"},
+        ),
+    ],
+)
+def test_score_prints_a_table_and_writes_all_figures(
+    runner: CliRunner, found_box: list[str], tmp_path: Path, metric: str, printed: str, keys: set[str]
+) -> None:
+    output = tmp_path / "new" / "figures.json"
+    result = runner.invoke(app, ["score", "--metric", metric, *found_box, "--json", str(output)])
+    assert result.exit_code == 0, result.output
+    assert printed in result.output
+    figures = json.loads(output.read_text())
+    assert set(figures) == keys
+    if metric == "streaming":
+        assert figures["sAP"] == pytest.approx(1) and figures["offline_AP"] == 0
+
+
+@pytest.mark.parametrize(("iou", "ap"), [("adaptive", "100.0"), ("0.5", "0.0")])
+def test_score_takes_the_overlap_that_vid_asks_for(runner: CliRunner, found_box: list[str], iou: str, ap: str) -> None:
+    truth, detections = (Path(file) for file in found_box[1::2])
+    truth.write_text(truth.read_text().replace("[0, 0, 40, 20]", "[0, 0, 10, 10]"))
+    found = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 10, 3], "score": 0.9}
+    detections.write_text(json.dumps([found]))
+    result = runner.invoke(app, ["score", "--metric", "vid", "--iou", iou, *found_box])
+    assert f"│ mean  │ {ap}" in result.output
+
+
+def test_score_takes_no_overlap_for_another_metric(runner: CliRunner, found_box: list[str]) -> None:
+    result = runner.invoke(app, ["score", "--metric", "coco", "--iou", "0.5", *found_box])
+    assert result.exit_code == 2 and "--iou is for --metric vid" in result.output
+
+
+def test_score_says_in_one_message_what_is_wrong_with_a_file(runner: CliRunner, found_box: list[str]) -> None:
+    Path(found_box[-1]).write_text('[{"image_id": 0}]')
+    result = runner.invoke(app, ["score", "--metric", "coco", *found_box])
+    assert result.exit_code == 1
+    assert "detections[0] lacks category_id, bbox, score." in result.output
