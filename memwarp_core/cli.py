@@ -2,7 +2,7 @@
 
 import enum
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import groupby
@@ -271,55 +271,93 @@ def train(
 @app.command()
 def evaluate(
     data: Annotated[Path, typer.Argument(help="A data set with labels; docs/training.md says which there are.")],
-    model: Annotated[str, typer.Option("--model", "-m", help="A model's name or the path of its weights.")] = (
-        "memnet-tiny"
-    ),
-    horizon: Annotated[list[float] | None, typer.Option(help="Also score anticipation so many seconds ahead.")] = None,
+    model: Annotated[
+        list[str],
+        typer.Option("--model", "-m", help="A model's name or the path of its weights; repeat it to compare several."),
+    ] = ["memnet-tiny"],  # noqa: B006 (typer copies it)
+    horizon: Annotated[
+        list[float] | None,
+        typer.Option(min=0, help="Also score anticipation so many seconds ahead; repeat it for several."),
+    ] = None,
+    propagation: Annotated[
+        int | None,
+        typer.Option(
+            min=2, help="Also score frames by their age with only every N-th looked at in full; takes N runs."
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda:0, ...")] = "auto",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file for all figures.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for report.json, plots and all detections.")
+    ] = None,
 ) -> None:
-    """Score a model on a data set: mAP on clean and degraded frames, by speed, per class, and of what it anticipates.
+    """Score models on a data set: mAP by kind of frame, by speed, per class, and of what they anticipate; and time.
 
-    Where the data set has exact displacement fields, the measured ones are scored as well.
+    The models take turns, clip by clip. With --output, an interrupted evaluation goes on where it was when it is
+    started again. Where the data set has exact displacement fields, the measured ones are scored as well.
     """
     from memwarp_core import load_detector
-    from memwarp_core.data.coco_vid import DISPLACEMENT_FOLDER, CocoVidClip
-    from memwarp_core.data.data_set import open_data_set
-    from memwarp_core.evaluation.end_point_error import end_point_error
-    from memwarp_core.evaluation.evaluate import evaluate as score
-    from memwarp_core.files import write_bytes_whole
+    from memwarp_core.evaluation.side_by_side import evaluate_models
 
-    detector, clips = load_detector(model, device), open_data_set(data)
-    if clips[0].class_names != detector.class_names:
-        raise DataError(
-            f"{data}: expected the classes of {model}, {', '.join(detector.class_names)}; got "
-            f"{', '.join(clips[0].class_names)}."
-        )
-    report = score(detector, clips, horizon or ())
-    if (data / DISPLACEMENT_FOLDER).is_dir() and detector.network.displacement is not None:
-        with_fields = [clip for clip in clips if isinstance(clip, CocoVidClip)]
-        report["displacement"] = end_point_error(detector.network, with_fields)
-    figures = {**report["map50"], **report["map50_by_speed"]}
-    table = Table("mAP@0.5", *figures, title=f"{model} on {report['frames']} frames")
-    table.add_row("current frame", *map(_percent, figures.values()))
-    _OUTPUT.print(table)
-    table = Table("class", "AP@0.5")
-    for name, value in report["ap50_per_class"].items():
-        table.add_row(name, _percent(value))
-    _OUTPUT.print(table)
-    if report["anticipation"]:
-        table = Table("anticipation, mAP@0.5", *(f"{h:g} s" for h in horizon or ()))
-        for way, scores in report["anticipation"].items():
-            table.add_row(way, *map(_percent, scores.values()))
-        _OUTPUT.print(table)
-    if "displacement" in report:
-        table = Table("displacement, mean error in pixels", "measured", "zero motion")
-        for where in ("all", "inside_boxes"):
-            errors = (report["displacement"][where][key] for key in ("error", "zero_motion"))
-            table.add_row(where.replace("_", " "), *("-" if error is None else f"{error:.2f}" for error in errors))
-        _OUTPUT.print(table)
+    detectors = {name: load_detector(name, device) for name in model}
+    report = evaluate_models(
+        detectors, data, horizons_s=sorted(set(horizon or ())), propagation=propagation or 1, output=output
+    )
+    _print_evaluation(report)
     if output is not None:
-        write_bytes_whole(output, json.dumps(report, indent=1).encode())
+        _OUTPUT.print(f"the report, its plots and all detections are in {output}", highlight=False)
+
+
+def _print_evaluation(report: dict[str, Any]) -> None:
+    """The report of evaluate_models as tables; figures are in percent."""
+    models, runtime = report["models"], report["runtime"]
+    first = next(iter(models.values()))
+    columns = [*first["map50"], *first["map50_by_speed"], "ms per frame", "ratio"]
+    table = Table("mAP@0.5", *columns, title=f"{report['clips']} clips, {report['frames']} frames")
+    for name, of in models.items():
+        scores = [*of["map50"].values(), *of["map50_by_speed"].values()]
+        table.add_row(name, *map(_percent, scores), _number(of["ms_per_frame"], 1), _number(runtime["ratio"][name], 2))
+    _OUTPUT.print(table)
+    if runtime["clips"] < report["clips"]:
+        _OUTPUT.print(
+            f"Ratios are of {runtime['clips']} clips, in which the times of all models were taken in the same run; "
+            "another --output takes them anew."
+        )
+    _print_percents(
+        "sensor fault", first["map50_by_degradation"], {name: of["map50_by_degradation"] for name, of in models.items()}
+    )
+    table = Table("class, AP@0.5", *models)
+    for name in first["ap50_per_class"]:
+        table.add_row(name, *(_percent(of["ap50_per_class"][name]) for of in models.values()))
+    _OUTPUT.print(table)
+    of_ways = {f"{name}: {way}": scores for name, of in models.items() for way, scores in of["anticipation"].items()}
+    _print_percents("seconds ahead", next(iter(of_ways.values()), ()), of_ways)
+    of_sources = {
+        f"{name}: {source}": scores["map50"]
+        for name, of in models.items()
+        for source, scores in of["propagation"].items()
+    }
+    _print_percents("frames since the last evidence", next(iter(of_sources.values()), ()), of_sources)
+    if any("displacement" in of for of in models.values()):
+        table = Table("displacement, mean error in pixels", "measured", "zero motion")
+        for name, of in models.items():
+            for where in ("all", "inside_boxes") if "displacement" in of else ():
+                errors = (of["displacement"][where][key] for key in ("error", "zero_motion"))
+                table.add_row(f"{name}: {where.replace('_', ' ')}", *(_number(error, 2) for error in errors))
+        _OUTPUT.print(table)
+
+
+def _print_percents(title: str, columns: Iterable[str], rows: Mapping[str, Mapping[str, float | None]]) -> None:
+    """A row per model; nothing without columns."""
+    columns = list(columns)
+    if columns:
+        table = Table("mAP@0.5", *columns, title=title)
+        for name, figures in rows.items():
+            table.add_row(name, *(_percent(figures[column]) for column in columns))
+        _OUTPUT.print(table)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 @app.command()

@@ -13,7 +13,8 @@ from PIL import Image
 
 from memwarp_core.files import write_whole
 
-_INK = "#1c2530"
+INK = "#1c2530"
+"""Of text."""
 _MUTED = "#6b7785"
 _MEMWARP = "#1f78d1"
 _BASELINE = "#b4bcc6"
@@ -58,7 +59,7 @@ def save_overview(
     image_width = 13.6 / columns
     rows_height = rows * (image_width * height / width + 0.28)
     figure = Figure(figsize=(14, 0.6 + rows_height + 3.6), dpi=100, layout="constrained", facecolor="white")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=15, fontweight="bold", color=_INK)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=15, fontweight="bold", color=INK)
     figure.text(0.995, 0.995, note, ha="right", va="top", fontsize=11, color=_MUTED)
     top, bottom = figure.subfigures(2, 1, height_ratios=[rows_height, 3.6], squeeze=False)[:, 0]
 
@@ -101,13 +102,13 @@ def _plot_horizons(axes: Axes, scores: HorizonScores) -> None:
         shown = [(at, value) for at, value in shown if side == 0 or scores.horizons_s[at] > 0]
         where = [at + (0.0 if scores.horizons_s[at] == 0 else (side - 0.5) * 0.38) for at, _ in shown]
         bars = axes.bar(where, [value for _, value in shown], 0.36, color=color, label=name)
-        axes.bar_label(bars, fmt="%.2f", padding=2, fontsize=10, color=_INK)
+        axes.bar_label(bars, fmt="%.2f", padding=2, fontsize=10, color=INK)
     labels = ["now" if horizon_s == 0 else f"in {horizon_s:g} s" for horizon_s in scores.horizons_s]
     axes.set_xticks(positions, labels)
     axes.set_ylim(0, 1.12)
     axes.set_yticks(np.linspace(0, 1, 6))
     axes.legend(loc="upper right", fontsize=10, frameon=False, ncols=2)
-    _dress(axes, "mAP@0.5 against the ground truth of that instant")
+    dress(axes, "mAP@0.5 against the ground truth of that instant")
 
 
 def _plot_latencies(axes: Axes, latencies_ms: Sequence[float]) -> None:
@@ -119,7 +120,7 @@ def _plot_latencies(axes: Axes, latencies_ms: Sequence[float]) -> None:
         for percentile, level in ((50, 0.97), (95, 0.89), (99, 0.81)):
             value = float(np.percentile(latencies_ms, percentile))
             has_room = value < 0.8 * right
-            axes.axvline(value, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
+            axes.axvline(value, color=INK, linewidth=1, linestyle=(0, (4, 3)))
             axes.annotate(
                 f"p{percentile} {value:.0f} ms",
                 (value, top * level),
@@ -128,17 +129,18 @@ def _plot_latencies(axes: Axes, latencies_ms: Sequence[float]) -> None:
                 ha="left" if has_room else "right",
                 va="center",
                 fontsize=10,
-                color=_INK,
+                color=INK,
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.8},
             )
         axes.set_xlim(left=0, right=right)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("ms", color=_MUTED)
-    _dress(axes, "Frames by time from publishing an image to receiving its detections")
+    dress(axes, "Frames by time from publishing an image to receiving its detections")
 
 
-def _dress(axes: Axes, title: str) -> None:
-    axes.set_title(title, loc="left", fontsize=12, color=_INK)
+def dress(axes: Axes, title: str) -> None:
+    """Title and colours, and no more lines than needed: how all plots of memwarp look."""
+    axes.set_title(title, loc="left", fontsize=12, color=INK)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(_BASELINE)
     axes.tick_params(colors=_MUTED, length=0)

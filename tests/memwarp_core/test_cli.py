@@ -18,6 +18,7 @@ from memwarp_core.data.coco_results import write_coco_results
 from memwarp_core.data.simulation.config import CLASS_NAMES
 from memwarp_core.data.video import VideoClip, VideoWriter
 from memwarp_core.models import available_models
+from memwarp_core.models.zoo import WEIGHTS_FOLDER
 from memwarp_core.types import Detections
 
 FRAMES = 4
@@ -146,13 +147,17 @@ def labelled_folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_evaluate_scores_any_labelled_data_set(runner: CliRunner, labelled_folder: Path) -> None:
-    report_file = labelled_folder / "report.json"
-    result = runner.invoke(app, ["evaluate", str(labelled_folder), "--device", "cpu", "--output", str(report_file)])
+def test_evaluate_compares_models_on_any_labelled_data_set(runner: CliRunner, labelled_folder: Path) -> None:
+    output = labelled_folder.with_name("report")
+    weights = str(WEIGHTS_FOLDER / "memnet-tiny.safetensors")
+    options = ["--model", "memnet-tiny", "--model", weights, "--device", "cpu", "--output", str(output)]
+    result = runner.invoke(app, ["evaluate", str(labelled_folder), *options])
     assert result.exit_code == 0, result.output
-    report = json.loads(report_file.read_text())
-    assert report["frames"] == 2
-    assert "displacement" not in report
+    assert "1 clips, 2 frames" in result.output
+    report = json.loads((output / "report.json").read_text())
+    assert list(report["models"]) == ["memnet-tiny", weights]
+    assert report["frames"] == report["models"]["memnet-tiny"]["frames"] == 2
+    assert "displacement" not in report["models"]["memnet-tiny"]
 
 
 def test_evaluate_refuses_other_classes(runner: CliRunner, labelled_folder: Path) -> None:
