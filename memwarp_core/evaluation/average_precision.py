@@ -96,7 +96,7 @@ def coco_average_precision(
         only.areaRng, only.areaRngLbl, only.maxDets = only.areaRng[:1], only.areaRngLbl[:1], only.maxDets[-1:]
         evaluation.evaluate()
         evaluation.accumulate()
-    # (thresholds, recalls, classes); -1 for a class without ground truth.
+    # (thresholds 0.50, 0.55, ..., recalls, classes); -1 for a class without ground truth.
     precision = evaluation.eval["precision"][:, :, :, 0, 0]
     per_class = np.where(precision[0, 0] > -1, precision.mean(axis=1), np.nan)
     names = [class_names[category_id] for category_id in sorted(class_names)]
