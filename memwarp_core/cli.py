@@ -415,6 +415,35 @@ def _percent(value: float | None) -> str:
 
 
 @app.command()
+def reproduce(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for clips and detections, which are kept.")] = (
+        Path("out/reproduction")
+    ),
+    report: Annotated[
+        Path | None, typer.Option(help="Folder for reproduction.md and its figures; the output folder by default.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A few short clips, to see that all works.")] = False,
+    clips: Annotated[int | None, typer.Option(min=1, help="Another number of clips.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Folder of models to run, as NAME.safetensors, instead of those that ship.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda:0, ...")] = "auto",
+) -> None:
+    """Make the paper's tables and figures in small, and say which of its claims hold; takes up to an hour.
+
+    An interrupted run goes on where it was when it is started again.
+    """
+    from memwarp_core.evaluation.reproduction.reproduce import DEFAULT, QUICK
+    from memwarp_core.evaluation.reproduction.reproduce import reproduce as run
+    from memwarp_core.models.zoo import WEIGHTS_FOLDER
+
+    size = QUICK if quick else DEFAULT
+    size = replace(size, clips=clips or size.clips)
+    written = run(output, report or output, size, weights=weights or WEIGHTS_FOLDER, device=device)
+    _OUTPUT.print(f"the report is {written}", highlight=False)
+
+
+@app.command()
 def bench(
     systems: Annotated[
         list[str] | None, typer.Argument(help="Of `memwarp models`; the first is compared with.")

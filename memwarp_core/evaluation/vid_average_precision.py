@@ -42,7 +42,10 @@ class VidAveragePrecision:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Judgement:
-    """The objects of a data set, and its detections as right or wrong by falling score: what all figures come from."""
+    """The objects of a data set, and its detections as right or wrong: what all figures come from.
+
+    Detections are in the order of their labels, and within a label by falling score.
+    """
 
     object_frames: np.ndarray
     """(N,), int64, index of each object's frame, counted through all clips."""
@@ -106,13 +109,14 @@ def judge(
         for of_frame, truth, speeds in zip(found, truths, motion, strict=True)
     ]
     scores = np.concatenate([np.zeros(0), *(of_frame.scores.numpy() for of_frame in found)])
-    order = np.argsort(-scores, kind="stable")
+    labels = np.concatenate([np.zeros(0, np.int64), *(of_frame.labels.numpy() for of_frame in found)])
+    order = np.lexsort((-scores, labels))  # which is stable
     return Judgement(
         object_frames=np.repeat(np.arange(len(truths)), [len(truth.labels) for truth in truths]),
         object_labels=np.concatenate([np.zeros(0, np.int64), *(truth.labels for truth in truths)]),
         object_speeds=_speeds(np.concatenate([np.zeros(0), *motion])),
         frames=np.repeat(np.arange(len(truths)), [len(of_frame) for of_frame in found])[order],
-        labels=np.concatenate([np.zeros(0, np.int64), *(of_frame.labels.numpy() for of_frame in found)])[order],
+        labels=labels[order],
         right=np.concatenate([np.zeros((len(SPEEDS), 0), bool), *(right for right, _ in judged)], axis=1)[:, order],
         wrong=np.concatenate([np.zeros((len(SPEEDS), 0)), *(wrong for _, wrong in judged)], axis=1)[:, order],
     )
@@ -130,7 +134,7 @@ def accumulate(judged: Judgement, class_names: Sequence[str], times: np.ndarray 
     for label, name in enumerate(class_names):
         is_label = judged.object_labels == label
         objects = judged.object_speeds[:, is_label] @ of_objects[is_label]
-        chosen = judged.labels == label
+        chosen = slice(*np.searchsorted(judged.labels, (label, label + 1)))
         right = judged.right[:, chosen] * of_detections[chosen]
         wrong = judged.wrong[:, chosen] * of_detections[chosen]
         ap[name] = {
@@ -199,10 +203,11 @@ def _take(overlaps: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 def _area_under_envelope(right: np.ndarray, wrong: np.ndarray, objects: float) -> float:
     """Recall integrated over the best precision that is reached at it or beyond; detections by falling score."""
-    hits = np.cumsum(right)
-    precision = hits / np.maximum(hits + np.cumsum(wrong), np.finfo(np.float64).eps)
+    found = np.flatnonzero(right)  # recall rises there alone, and the best precision is there as well
+    hits = np.cumsum(right[found])
+    precision = hits / (hits + np.cumsum(wrong)[found])
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    return float(np.diff(hits / objects, prepend=0.0) @ envelope)
+    return float(right[found] / objects @ envelope)
 
 
 def _mean(figures: Sequence[float | None]) -> float | None:
