@@ -298,7 +298,10 @@ def evaluate(
     from memwarp_core import load_detector
     from memwarp_core.evaluation.side_by_side import evaluate_models
 
-    detectors = {name: load_detector(name, device) for name in model}
+    names = [Path(name).name.removesuffix(".safetensors") for name in model]
+    if len(set(names)) < len(names):
+        names = model
+    detectors = {name: load_detector(path, device) for name, path in zip(names, model, strict=True)}
     report = evaluate_models(
         detectors, data, horizons_s=sorted(set(horizon or ())), propagation=propagation or 1, output=output
     )

@@ -1,6 +1,7 @@
 """The memwarp command as a person meets it: files in, files out, one clear message when something is wrong."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -149,13 +150,13 @@ def labelled_folder(tmp_path: Path) -> Path:
 
 def test_evaluate_compares_models_on_any_labelled_data_set(runner: CliRunner, labelled_folder: Path) -> None:
     output = labelled_folder.with_name("report")
-    weights = str(WEIGHTS_FOLDER / "memnet-tiny.safetensors")
-    options = ["--model", "memnet-tiny", "--model", weights, "--device", "cpu", "--output", str(output)]
+    mine = shutil.copy(WEIGHTS_FOLDER / "memnet-tiny.safetensors", labelled_folder / "mine.safetensors")
+    options = ["--model", "memnet-tiny", "--model", str(mine), "--device", "cpu", "--output", str(output)]
     result = runner.invoke(app, ["evaluate", str(labelled_folder), *options])
     assert result.exit_code == 0, result.output
     assert "1 clips, 2 frames" in result.output
     report = json.loads((output / "report.json").read_text())
-    assert list(report["models"]) == ["memnet-tiny", weights]
+    assert list(report["models"]) == ["memnet-tiny", "mine"]
     assert report["frames"] == report["models"]["memnet-tiny"]["frames"] == 2
     assert "displacement" not in report["models"]["memnet-tiny"]
 
