@@ -18,6 +18,7 @@ from memwarp_core.data.bags import read_bag
 from memwarp_core.data.coco_results import write_coco_results
 from memwarp_core.data.simulation.config import CLASS_NAMES
 from memwarp_core.data.video import VideoClip, VideoWriter
+from memwarp_core.evaluation.reproduction.reproduce import QUICK, Size
 from memwarp_core.models import available_models
 from memwarp_core.models.zoo import WEIGHTS_FOLDER
 from memwarp_core.types import Detections
@@ -232,3 +233,18 @@ def test_score_says_in_one_message_what_is_wrong_with_a_file(runner: CliRunner, 
     result = runner.invoke(app, ["score", "--metric", "coco", *found_box])
     assert result.exit_code == 1
     assert "detections[0] lacks category_id, bbox, score." in result.output
+
+
+def test_reproduce_takes_a_number_of_clips_and_reports_into_the_output_folder(
+    runner: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def reproduce(output: Path, report: Path, size: Size, **_: object) -> Path:
+        asked.extend((output, report, size))
+        return report / "reproduction.md"
+
+    monkeypatch.setattr("memwarp_core.evaluation.reproduction.reproduce.reproduce", reproduce)
+    result = runner.invoke(app, ["reproduce", "--quick", "--clips", "3", "--output", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert asked == [tmp_path, tmp_path, Size(clips=3, frames=QUICK.frames, samples=QUICK.samples)]

@@ -16,6 +16,8 @@ Verdict = Literal["holds", "does not hold", "cannot be tested here"]
 HOLDS: Verdict = "holds"
 FAILS: Verdict = "does not hold"
 UNTESTED: Verdict = "cannot be tested here"
+NOT_TRAINED = "not trained"
+"""The reason, where weights are missing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +69,7 @@ def find(claim: Claim, ours: Table, known: Mapping[str, Row]) -> Finding:
     missing = [name for name in claim.systems if name not in ours]
     if missing:
         weights = dict.fromkeys(model for name in missing for model in known[name].models)
-        reason = f"not trained: {', '.join(weights)}"
+        reason = f"{NOT_TRAINED}: {', '.join(weights)}"
         return Finding(claim=claim, verdict=UNTESTED, paper=paper, ours=None, reason=reason)
     figure = interval(claim.figure(ours))
     if not np.isfinite(figure.value):

@@ -44,12 +44,13 @@ def save_tradeoff(path: Path, points: Sequence[Point]) -> None:
     """Figure 6: accuracy against time per frame, ours with 95 % intervals and the paper's beside them."""
     figure = Figure(figsize=(11, 4.4), dpi=100, layout="constrained")
     ours, paper = figure.subplots(1, 2)
-    for color, point in zip(_COLORS * len(points), points, strict=False):
+    for index, point in enumerate(points):
+        color, below = _COLORS[index % len(_COLORS)], index % 2 == 1  # so that names of neighbours stay apart
         error = [[max(point.map.value - point.map.low, 0)], [max(point.map.high - point.map.value, 0)]]
         ours.errorbar(point.ms, point.map.value, yerr=error, fmt="o", color=color, capsize=3)
-        _name(ours, point.label, point.ms, point.map.value, color)
+        _name(ours, point.label, point.ms, point.map.value, color, below=below)
         paper.plot(point.paper_ms, point.paper_map, "o", color=color)
-        _name(paper, point.label, point.paper_ms, point.paper_map, color)
+        _name(paper, point.label, point.paper_ms, point.paper_map, color, below=below)
     for axes, title in ((ours, "here"), (paper, "in the paper (ImageNet VID, TITAN Xp)")):
         _dress(axes, title, "ms per frame", "mAP")
         axes.margins(x=0.25, y=0.2)
@@ -134,7 +135,7 @@ def save_film_strip(path: Path, clip: Clip, frames: Sequence[int], runs: Mapping
     height, width = shown[0].image.shape[:2]
     each = 13.0 / len(frames)
     size = (13.6, len(runs) * (each * height / width + 0.06) + 0.5)
-    figure = Figure(figsize=size, dpi=110, layout="constrained")
+    figure = Figure(figsize=size, dpi=140, layout="constrained")
     grid = figure.subplots(len(runs), len(frames), squeeze=False)
     for row, (name, run) in zip(grid, runs.items(), strict=True):
         for axes, index, frame in zip(row, frames, shown, strict=True):
@@ -211,8 +212,8 @@ def _wheel(size: int = 64) -> np.ndarray:
     return np.dstack((paint_displacement(np.stack((x, y), axis=-1), 1.0), inside))
 
 
-def _name(axes: Axes, label: str, x: float, y: float, color: str) -> None:
-    axes.annotate(label, (x, y), xytext=(7, 4), textcoords="offset points", fontsize=9, color=color)
+def _name(axes: Axes, label: str, x: float, y: float, color: str, *, below: bool) -> None:
+    axes.annotate(label, (x, y), xytext=(7, -12 if below else 4), textcoords="offset points", fontsize=9, color=color)
 
 
 def _dress(axes: Axes, title: str, x: str, y: str) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from memwarp_core.data.simulation.config import SimulationConfig
 from memwarp_core.evaluation.reproduction.bootstrap import Interval, interval
-from memwarp_core.evaluation.reproduction.claims import FAILS, HOLDS, UNTESTED, Claim, Finding
+from memwarp_core.evaluation.reproduction.claims import FAILS, HOLDS, NOT_TRAINED, UNTESTED, Claim, Finding
 from memwarp_core.evaluation.reproduction.draw import (
     ANTICIPATION_CURVES,
     DISPLACEMENT,
@@ -21,7 +21,6 @@ from memwarp_core.files import write_bytes_whole
 
 _SPEEDS = ("all", "fast", "medium", "slow")
 _NOTHING = "–"
-_NOT_TRAINED = "not trained"
 
 _TABLE_1 = (
     "rfcn-tiny",
@@ -86,7 +85,8 @@ _INTRODUCTION = """\
 <!-- written by `memwarp reproduce`; run it again instead of editing this file -->
 
 What of "Memory Warps for Learning Long-Term Online Video Representations" can be seen again with small detectors on
-simulated clips? Of {claims} claims **{hold} hold, {fail} do not hold, and {untested} cannot be tested here**.
+simulated clips? Of {claims} claims **{hold} hold, {fail} do not hold, and {untested} cannot be tested here**, {missing}
+of these for want of weights.
 
 | | in the paper | here |
 | --- | --- | --- |
@@ -111,6 +111,7 @@ def _introduction(measured: Measured, found: Sequence[Finding], simulation: Simu
         hold=verdicts.count(HOLDS),
         fail=verdicts.count(FAILS),
         untested=verdicts.count(UNTESTED),
+        missing=sum(finding.reason.startswith(NOT_TRAINED) for finding in found),
         clips=simulation.clips,
         frames=simulation.frames,
         width=simulation.width,
@@ -121,7 +122,7 @@ def _introduction(measured: Measured, found: Sequence[Finding], simulation: Simu
         degraded=100 * simulation.degraded_fraction,
         strength=simulation.fault_strength,
         samples=measured.samples,
-        not_trained=_NOT_TRAINED,
+        not_trained=NOT_TRAINED,
     )
 
 
@@ -159,7 +160,7 @@ def _tables(ours: Mapping[str, Figures], known: Mapping[str, Row]) -> str:
             *_header("method", "mAP", "fast", "medium", "slow", "ms per frame", "ratio to R-FCN"),
             *(_detection_line(known[name], ours.get(name), ours.get(PER_FRAME), known) for name in _TABLE_1),
             "",
-            "FGFA (half) and the two kinds of causal FGFA run with FGFA's weights.",
+            "Both kinds of causal FGFA run with FGFA's weights.",
             *("", "### Table 2: propagation and anticipation", ""),
             *_header("", *(f"mAP, δ = {delta}" for delta in (0, *DELTAS)), *(f"fps, δ = {d}" for d in (0, *DELTAS))),
             *_propagation_lines(ours, known),
@@ -189,7 +190,7 @@ def _detection_line(row: Row, ours: Figures | None, per_frame: Figures | None, k
     if ours is None:
         cells = [f"{row.paper[speed]:.1f} / {_NOTHING}" for speed in _SPEEDS[1:]]
         cells += [f"{row.paper['ms']:.0f} / {_NOTHING}", f"{paper_ratio:.2f} / {_NOTHING}"]
-        return _line(row.label, f"{row.paper['all']:.1f} / {_NOT_TRAINED}", *cells)
+        return _line(row.label, f"{row.paper['all']:.1f} / {NOT_TRAINED}", *cells)
     ratio = _NOTHING if per_frame is None else _spread(interval(ours.ms / per_frame.ms), digits=2)
     return _line(
         row.label,
@@ -227,7 +228,7 @@ def _per_class_lines(ours: Mapping[str, Figures], known: Mapping[str, Row]) -> I
     for name, paper in _SUPPLEMENT_1.items():
         figures = ours.get(name)
         if figures is None:
-            yield _line(known[name].label, f"{paper:.1f}", _NOT_TRAINED, *[_NOTHING] * len(classes))
+            yield _line(known[name].label, f"{paper:.1f}", NOT_TRAINED, *[_NOTHING] * len(classes))
         else:
             per_class = (_NOTHING if ap is None else f"{ap:.1f}" for ap in figures.ap.values())
             yield _line(known[name].label, f"{paper:.1f}", f"{figures.map['all'][0]:.1f}", *per_class)
@@ -239,7 +240,7 @@ def _ablation_line(variant: str, ours: Mapping[str, Figures], known: Mapping[str
 
 
 def _map_cell(row: Row, ours: Figures | None) -> str:
-    return f"{row.paper['all']:.1f} / {_NOT_TRAINED if ours is None else _spread(interval(ours.map['all']))}"
+    return f"{row.paper['all']:.1f} / {NOT_TRAINED if ours is None else _spread(interval(ours.map['all']))}"
 
 
 def _fps_cell(row: Row, ours: Figures | None) -> str:
@@ -283,7 +284,7 @@ def _figures(folder: Path, name: str) -> str:
         if (folder / name / file).is_file():
             lines += [f"### {title}", "", f"![{title}]({name}/{file})", "", caption, ""]
         else:
-            lines += [f"### {title}", "", f"Its rows are {_NOT_TRAINED}.", ""]
+            lines += [f"### {title}", "", f"Its rows are {NOT_TRAINED}.", ""]
     return "\n".join(lines)
 
 
@@ -338,7 +339,7 @@ frames. The other models differ in the recipe's `detector`, and in what its stag
 | row | detector | stage |
 | --- | --- | --- |
 | R-FCN, R-FCN-18 | rfcn-101, rfcn-18 | `trains: frames`, `frames: 2`, no dropping; above, no `displacement_weights` |
-| FGFA | fgfa-101 | `frames: 3`, no dropping |
+| FGFA, FGFA (half) | fgfa-101, fgfa-101-half | `frames: 3`, no dropping |
 | MemNet-3, MemNet-6-wgts | memnet-101-3, memnet-101-6-wgts | `frames: 3`, `frames: 6` |
 | MemNet-6-strd-4, -8 | memnet-101-6-strd-4, -8 | `temporal_stride` and `max_temporal_stride` 4 or 8 |
 | ClockNet | clocknet-101 | the same |
@@ -346,8 +347,8 @@ frames. The other models differ in the recipe's `detector`, and in what its stag
 `strong_weights: runs/clocknet-101/end-to-end.safetensors` |
 | supplement, Table 2 | memnet-50-half-average, ... | the same |
 
-The rest share the weights of these: causal FGFA, FGFA (half), Table 2, image halves. Such a row gets a file of its own,
-to be evaluated like the others:
+The rest share the weights of these: causal FGFA, Table 2, image halves. Such a row gets a file of its own, to be
+evaluated like the others:
 
 ```python
 from pathlib import Path

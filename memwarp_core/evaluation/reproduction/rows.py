@@ -89,7 +89,7 @@ def _table_1() -> Iterator[Row]:
 
     yield row("rfcn-tiny", "rfcn-tiny", 73.4, 51.4, 71.6, 82.4, 108)
     yield row("fgfa-tiny", "fgfa-tiny", 76.2, 56.0, 75.2, 83.8, 286)
-    yield row("fgfa-tiny-half", "fgfa-tiny", 66.7, 42.2, 66.1, 77.5, 152)
+    yield row("fgfa-tiny-half", "fgfa-tiny-half", 66.7, 42.2, 66.1, 77.5, 152)
     yield row("causal-fgfa-tiny", "fgfa-tiny", 75.2, 53.9, 74.1, 83.8, 204)
     yield row("causal-fgfa-tiny-composed", "fgfa-tiny", 66.0, 40.0, 65.3, 79.3, 181)
     yield row("memnet-tiny-3", "memnet-tiny-3", 74.3, 51.9, 72.5, 83.6, 122)
