@@ -21,6 +21,7 @@ from memwarp_core.evaluation.running import ClipRun, ground_truth
 from memwarp_core.evaluation.scoring import ms_per_frame, score_runs
 from memwarp_core.files import write_bytes_whole
 from memwarp_core.streaming import VideoDetector
+from memwarp_core.types import Frame
 
 REPORT_FILE = "report.json"
 RUNS_FOLDER = "runs"
@@ -64,26 +65,17 @@ def evaluate_models(
     ways = _ways(detectors, data, horizons_s, propagation, output)
     made = _run_in_turns(ways, clips)
     truths = [ground_truth(clip) for clip in clips]
-    names = clips[0].class_names
-    reports: dict[str, dict[str, Any]] = {}
-    runs_of_models: dict[str, list[ClipRun]] = {}
-    for way, of_clips in track([*zip(ways, made, strict=True)], description="scoring", transient=True):
-        if way.propagated is not None:
-            reports[way.model]["propagation"][way.propagated] = score_propagation(of_clips, truths, names)
-            continue
-        runs_of_models[way.model] = [run for (run,) in of_clips]
-        reports[way.model] = {**score_runs(runs_of_models[way.model], truths, names), "propagation": {}}
+    report: dict[str, Any] = {
+        "clips": len(clips),
+        "frames": sum(map(len, truths)),
+        "models": _score(ways, made, truths, clips[0].class_names),
+        "runtime": _runtime(ways, made),
+    }
     if (data / DISPLACEMENT_FOLDER).is_dir():
         with_fields = [clip for clip in clips if isinstance(clip, CocoVidClip)]
         for name, detector in detectors.items():
             if detector.network.displacement is not None:
-                reports[name]["displacement"] = end_point_error(detector.network, with_fields)
-    report = {
-        "clips": len(clips),
-        "frames": sum(map(len, truths)),
-        "models": reports,
-        "runtime": _runtime(runs_of_models),
-    }
+                report["models"][name]["displacement"] = end_point_error(detector.network, with_fields)
     if output is not None:
         write_bytes_whole(output / REPORT_FILE, json.dumps(report, indent=1).encode())
         save_report_plots(output, report)
@@ -146,17 +138,32 @@ def _run_in_turns(ways: Sequence[_Way], clips: Sequence[Clip]) -> list[list[list
     return made
 
 
-def _runtime(runs_of_models: Mapping[str, Sequence[ClipRun]]) -> dict[str, Any]:
-    """See evaluate_models."""
-    together = [
-        of_clip for of_clip in zip(*runs_of_models.values(), strict=True) if len({r.session for r in of_clip}) == 1
-    ]
-    times = [ms_per_frame(runs) for runs in zip(*together, strict=True)] or [None] * len(runs_of_models)
+def _score(
+    ways: Sequence[_Way],
+    made: Sequence[Sequence[Sequence[ClipRun]]],
+    truths: Sequence[Sequence[Frame]],
+    class_names: Sequence[str],
+) -> dict[str, dict[str, Any]]:
+    """See "models" in evaluate_models."""
+    reports: dict[str, dict[str, Any]] = {}
+    for way, of_clips in track([*zip(ways, made, strict=True)], description="scoring", transient=True):
+        if way.propagated is None:
+            runs = [run for (run,) in of_clips]
+            reports[way.model] = {**score_runs(runs, truths, class_names), "propagation": {}}
+        else:
+            reports[way.model]["propagation"][way.propagated] = score_propagation(of_clips, truths, class_names)
+    return reports
+
+
+def _runtime(ways: Sequence[_Way], made: Sequence[Sequence[Sequence[ClipRun]]]) -> dict[str, Any]:
+    """See "runtime" in evaluate_models."""
+    names = [way.model for way in ways if way.propagated is None]
+    by_clip = zip(*([run for (run,) in of_clips] for of_clips in made[: len(names)]), strict=True)
+    together = [of_clip for of_clip in by_clip if len({run.session for run in of_clip}) == 1]
+    times = [ms_per_frame(runs) for runs in zip(*together, strict=True)] or [None] * len(names)
+    ratios = [None if time is None or not times[0] else time / times[0] for time in times]
     return {
         "clips": len(together),
-        "ms_per_frame": dict(zip(runs_of_models, times, strict=True)),
-        "ratio": {
-            name: None if time is None or not times[0] else time / times[0]
-            for name, time in zip(runs_of_models, times, strict=True)
-        },
+        "ms_per_frame": dict(zip(names, times, strict=True)),
+        "ratio": dict(zip(names, ratios, strict=True)),
     }
