@@ -22,6 +22,8 @@ def test_a_saved_detector_comes_back_with_its_configuration(detector: Detector, 
     for name, weight in detector.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], weight)
     assert [path.name for path in tmp_path.iterdir()] == ["test.safetensors"]
+    (tmp_path / "any").touch()
+    assert (tmp_path / "test.safetensors").stat().st_mode == (tmp_path / "any").stat().st_mode
 
 
 def test_the_shipped_model_loads() -> None:
