@@ -44,17 +44,14 @@ def save_tradeoff(path: Path, points: Sequence[Point]) -> None:
     """Figure 6: accuracy against time per frame, ours with 95 % intervals and the paper's beside them."""
     figure = Figure(figsize=(11, 4.4), dpi=100, layout="constrained")
     ours, paper = figure.subplots(1, 2)
-    for index, point in enumerate(points):
-        color, below = _COLORS[index % len(_COLORS)], index % 2 == 1  # so that names of neighbours stay apart
+    for color, point in zip(_COLORS * len(points), points, strict=False):
         error = [[max(point.map.value - point.map.low, 0)], [max(point.map.high - point.map.value, 0)]]
         ours.errorbar(point.ms, point.map.value, yerr=error, fmt="o", color=color, capsize=3)
-        _name(ours, point.label, point.ms, point.map.value, color, below=below)
-        paper.plot(point.paper_ms, point.paper_map, "o", color=color)
-        _name(paper, point.label, point.paper_ms, point.paper_map, color, below=below)
+        paper.plot(point.paper_ms, point.paper_map, "o", color=color, label=point.label)
     for axes, title in ((ours, "here"), (paper, "in the paper (ImageNet VID, TITAN Xp)")):
         _dress(axes, title, "ms per frame", "mAP")
-        axes.margins(x=0.25, y=0.2)
-        axes.set_xlim(0, 1.25 * max(axes.get_xlim()[1], 1.0))
+        axes.set_xlim(left=0)
+    paper.legend(frameon=False, fontsize=9, loc="lower right")
     write_whole(path, figure.savefig)
 
 
@@ -210,10 +207,6 @@ def _wheel(size: int = 64) -> np.ndarray:
     y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
     inside = np.hypot(x, y) <= 1
     return np.dstack((paint_displacement(np.stack((x, y), axis=-1), 1.0), inside))
-
-
-def _name(axes: Axes, label: str, x: float, y: float, color: str, *, below: bool) -> None:
-    axes.annotate(label, (x, y), xytext=(7, -12 if below else 4), textcoords="offset points", fontsize=9, color=color)
 
 
 def _dress(axes: Axes, title: str, x: str, y: str) -> None:

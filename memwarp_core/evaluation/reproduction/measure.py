@@ -157,7 +157,7 @@ def map_by_age(measured: Measured, system: str, every: int) -> list[float]:
 
 def _name_of(devices: set[str]) -> str:
     cuda = any(device.startswith("cuda") for device in devices)
-    return torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} thread(s)"
+    return torch.cuda.get_device_name() if cuda else f"a CPU (torch threads: {torch.get_num_threads()})"
 
 
 def _median(values: np.ndarray) -> float:

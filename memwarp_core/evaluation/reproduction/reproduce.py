@@ -30,8 +30,9 @@ class Size:
 
 
 DEFAULT = Size(clips=48, frames=24, samples=1000)
+"""At most an hour on two CPU cores."""
 QUICK = Size(clips=4, frames=16, samples=200)
-"""At most an hour and five minutes on two CPU cores."""
+"""At most five minutes."""
 
 
 def reproduce(
