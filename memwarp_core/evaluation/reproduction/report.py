@@ -21,6 +21,8 @@ from memwarp_core.files import write_bytes_whole
 
 _SPEEDS = ("all", "fast", "medium", "slow")
 _NOTHING = "–"
+_ENOUGH_CLIPS = 20
+"""From about which number on bootstrap intervals of the clips can be believed."""
 
 _TABLE_1 = (
     "rfcn-tiny",
@@ -85,8 +87,8 @@ _INTRODUCTION = """\
 <!-- written by `memwarp reproduce`; run it again instead of editing this file -->
 
 What of "Memory Warps for Learning Long-Term Online Video Representations" can be seen again with small detectors on
-simulated clips? Of {claims} claims **{hold} hold, {fail} do not hold, and {untested} cannot be tested here**, {missing}
-of these for want of weights.
+simulated clips? Of {claims} claims **{hold} hold, {fail} do not hold, and {untested} cannot be tested here**,
+{missing} of these for want of weights.
 
 | | in the paper | here |
 | --- | --- | --- |
@@ -96,17 +98,23 @@ of these for want of weights.
 | time | an NVIDIA TITAN Xp | {device}; rows take turns, clip by clip, in one run |
 
 The clips are those of seed {seed}, on which nothing was trained or chosen. {degraded:.0f} % of their frames have a
-sensor fault of a strength up to {strength:g} (motion blur, defocus, noise, low light, over-exposure), in bursts of 1 to
-6: a memory is worth more there than on ImageNet VID. So look at the signs of effects rather than at their sizes.
+sensor fault, with a strength of up to {strength:g}, in bursts of 1 to 6: motion blur, defocus, noise, low light or
+over-exposure. There a memory is worth more than on ImageNet VID, so look at the signs of effects, not at their sizes.
 
 Intervals in brackets are 95 %, from {samples} bootstrap samples of the clips; rows are compared on the same samples.
 A row whose weights do not ship is *{not_trained}*, and nothing else is put in its place.
 """
 
 
+_TOO_FEW = """
+**{clips} clips are too few for that: their intervals are too narrow, and this report only shows that all works.**
+"""
+
+
 def _introduction(measured: Measured, found: Sequence[Finding], simulation: SimulationConfig) -> str:
     verdicts = [finding.verdict for finding in found]
-    return _INTRODUCTION.format(
+    text = _INTRODUCTION if simulation.clips >= _ENOUGH_CLIPS else _INTRODUCTION + _TOO_FEW
+    return text.format(
         claims=len(found),
         hold=verdicts.count(HOLDS),
         fail=verdicts.count(FAILS),

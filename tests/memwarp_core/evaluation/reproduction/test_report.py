@@ -23,9 +23,9 @@ def measured(**map50: float) -> Measured:
     return Measured(clips=(), truths=(), runs={}, figures=figures, samples=3, device="2 CPU threads")
 
 
-def written(folder: Path, **map50: float) -> str:
+def written(folder: Path, clips: int = 40, **map50: float) -> str:
     of = measured(**map50)
-    write_report(folder / "report.md", of, findings(of.figures), SimulationConfig(), figures="figures")
+    write_report(folder / "report.md", of, findings(of.figures), SimulationConfig(clips=clips), figures="figures")
     return (folder / "report.md").read_text()
 
 
@@ -41,6 +41,11 @@ def test_rows_without_weights_are_not_trained_and_hold_no_number_of_ours(tmp_pat
     assert report.count("/ not trained") > len(rows())
     assert "**holds**" not in report
     assert "![" not in report
+
+
+def test_a_report_on_few_clips_says_that_it_proves_nothing(tmp_path: Path) -> None:
+    assert "clips are too few" not in written(tmp_path)
+    assert "**4 clips are too few" in written(tmp_path, clips=4)
 
 
 def test_figures_are_shown_where_they_are(tmp_path: Path) -> None:
