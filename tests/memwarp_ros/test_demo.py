@@ -164,7 +164,7 @@ def test_short_demo_over_dds_leaves_its_files(tmp_path: Path) -> None:
     assert frames["published"] == 60 and 0 < frames["processed"] <= 60
     assert frames["dropped"] == frames["published"] - frames["processed"]
     assert 0 < summary["latency_ms"]["p50"] <= summary["latency_ms"]["p95"] <= summary["latency_ms"]["p99"]
-    assert summary["score_threshold"] == 0.3
+    assert summary["score_threshold"] == 0.1
     assert 0 <= summary["map50"] <= 1
     assert [one["horizon_s"] for one in summary["anticipated"]] == [0.05, 0.1, 0.2]
     for one in summary["anticipated"]:

@@ -47,7 +47,7 @@ def test_one_step_reaches_every_weight_that_makes_boxes() -> None:
         ({"memory": {"kind": "fgfa", "composed": True}}, "composed needs future: 0"),
         ({"features": {"channels": 40}}, "multiple of 32, got 40"),
         ({"features": {"memory_at": ["conv5", "conv5"]}}, "name each stage once"),
-        ({"displacement": {"kind": "none"}}, "memory memnet needs a displacement: correlation, flownet or raft"),
+        ({"displacement": {"kind": "none"}}, "memory memnet needs a displacement: correlation, flownet, raft or still"),
         ({"memory": {"kind": "none"}, "propagation": {"every": 2}}, "propagation of features needs a memory"),
         ({"memory": {"kind": "fgfa"}, "split": True}, "need a causal memory"),
         ({"head": {"kind": "torchvision"}}, "come together; got tiny features and the head torchvision"),
