@@ -15,7 +15,8 @@ from memwarp_core.files import write_whole
 
 INK = "#1c2530"
 """Of text."""
-_MUTED = "#6b7785"
+MUTED = "#6b7785"
+"""Of text beside it."""
 _MEMWARP = "#1f78d1"
 _BASELINE = "#b4bcc6"
 
@@ -60,7 +61,7 @@ def save_overview(
     rows_height = rows * (image_width * height / width + 0.28)
     figure = Figure(figsize=(14, 0.6 + rows_height + 3.6), dpi=100, layout="constrained", facecolor="white")
     figure.suptitle(title, x=0.01, ha="left", fontsize=15, fontweight="bold", color=INK)
-    figure.text(0.995, 0.995, note, ha="right", va="top", fontsize=11, color=_MUTED)
+    figure.text(0.995, 0.995, note, ha="right", va="top", fontsize=11, color=MUTED)
     top, bottom = figure.subfigures(2, 1, height_ratios=[rows_height, 3.6], squeeze=False)[:, 0]
 
     film = top.subplots(rows, columns, squeeze=False).ravel()
@@ -68,7 +69,7 @@ def save_overview(
         axes.axis("off")
     for axes, image, caption in zip(film, strip, captions, strict=False):
         axes.imshow(image, interpolation="antialiased")
-        axes.set_title(caption, loc="left", fontsize=10, color=_MUTED, pad=3)
+        axes.set_title(caption, loc="left", fontsize=10, color=MUTED, pad=3)
 
     if scores is None:
         _plot_latencies(bottom.subplots(), latencies_ms)
@@ -77,17 +78,18 @@ def save_overview(
         _plot_horizons(left, scores)
         _plot_latencies(right, latencies_ms)
 
-    write_whole(path, lambda temporary: _save_small(figure, temporary))
+    save_small(figure, path)
 
 
-def _save_small(figure: Figure, path: Path) -> None:
-    """With 256 colours: a third of the size, and hardly anybody sees it."""
+def save_small(figure: Figure, path: Path) -> None:
+    """Write a figure of pictures with 256 colours: a third of the size, and hardly anybody sees it."""
     full = io.BytesIO()
     figure.savefig(full)
     image = Image.open(full).convert("RGB")
     # The default method would spend all colours on the scene and give none to a small box.
     palette = image.quantize(256, method=Image.Quantize.MAXCOVERAGE)
-    image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
+    small = image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+    write_whole(path, lambda temporary: small.save(temporary, optimize=True))
 
 
 def _plot_horizons(axes: Axes, scores: HorizonScores) -> None:
@@ -134,7 +136,7 @@ def _plot_latencies(axes: Axes, latencies_ms: Sequence[float]) -> None:
             )
         axes.set_xlim(left=0, right=right)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("ms", color=_MUTED)
+    axes.set_xlabel("ms", color=MUTED)
     dress(axes, "Frames by time from publishing an image to receiving its detections")
 
 
@@ -143,6 +145,6 @@ def dress(axes: Axes, title: str) -> None:
     axes.set_title(title, loc="left", fontsize=12, color=INK)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(_BASELINE)
-    axes.tick_params(colors=_MUTED, length=0)
+    axes.tick_params(colors=MUTED, length=0)
     axes.grid(axis="y", color="#e8ebef")
     axes.set_axisbelow(True)

@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
-from PIL import Image
 
 from memwarp_core.data.clips import Clip
+from memwarp_core.evaluation.plots import INK, MUTED, dress, save_small
 from memwarp_core.evaluation.reproduction.bootstrap import Interval
 from memwarp_core.evaluation.running import ClipRun
 from memwarp_core.evaluation.scoring import CLEAN
@@ -20,9 +20,6 @@ from memwarp_core.streaming import VideoDetector
 from memwarp_core.types import Frame
 from memwarp_core.visualization import draw_detections
 
-_INK = "#1c2530"
-_MUTED = "#6b7785"
-_PAPER = "#b4bcc6"
 _COLORS = ("#1f78d1", "#e0662d", "#2a9d6f", "#8a5cc2", "#c2a03a", "#d1477a")
 _SHOWN_SCORE = 0.5
 """Boxes of a lower score are left out of pictures."""
@@ -100,13 +97,13 @@ def save_displacements(
             axes.imshow(picture)
             axes.axis("off")
         row[-1].text(
-            1.02, 0.02, f"wheel: {fastest:.0f} px", transform=row[-1].transAxes, rotation=90, fontsize=8, color=_MUTED
+            1.02, 0.02, f"wheel: {fastest:.0f} px", transform=row[-1].transAxes, rotation=90, fontsize=8, color=MUTED
         )
         wheel = row[-1].inset_axes((0.82, 0.7, 0.17, 0.28))
         wheel.imshow(_wheel())
         wheel.axis("off")
     for axes, title in zip(grid[0], columns, strict=True):
-        axes.set_title(title, loc="left", fontsize=11, color=_INK)
+        axes.set_title(title, loc="left", fontsize=11, color=INK)
     write_whole(path, figure.savefig)
 
 
@@ -140,11 +137,11 @@ def save_film_strip(path: Path, clip: Clip, frames: Sequence[int], runs: Mapping
             axes.imshow(draw_detections(frame.image, found, clip.class_names, (), _SHOWN_SCORE, scale=2))
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
-        row[0].set_ylabel(name, fontsize=10, color=_INK)
+        row[0].set_ylabel(name, fontsize=10, color=INK)
     for axes, frame in zip(grid[0], shown, strict=True):
         fault = "clean" if frame.degradation == CLEAN else frame.degradation.replace("_", " ")
-        axes.set_title(fault, loc="left", fontsize=10, color=_MUTED, pad=3)
-    _save_small(figure, path)
+        axes.set_title(fault, loc="left", fontsize=10, color=MUTED, pad=3)
+    save_small(figure, path)
 
 
 def most_faults(truths: Sequence[Sequence[Frame]], length: int) -> tuple[int, int]:
@@ -210,24 +207,6 @@ def _wheel(size: int = 64) -> np.ndarray:
 
 
 def _dress(axes: Axes, title: str, x: str, y: str) -> None:
-    axes.set_title(title, loc="left", fontsize=11, color=_INK)
-    axes.set_xlabel(x, color=_MUTED)
-    axes.set_ylabel(y, color=_MUTED)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_PAPER)
-    axes.tick_params(colors=_MUTED, length=0)
-    axes.grid(color="#e8ebef")
-    axes.set_axisbelow(True)
-
-
-def _save_small(figure: Figure, path: Path) -> None:
-    """With 256 colours: pictures take a third of the space, and hardly anybody sees it."""
-
-    def save(temporary: Path) -> None:
-        figure.savefig(temporary)
-        image = Image.open(temporary).convert("RGB")
-        # The default method would spend all colours on the scene and give none to a small box.
-        palette = image.quantize(256, method=Image.Quantize.MAXCOVERAGE)
-        image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(temporary, optimize=True)
-
-    write_whole(path, save)
+    dress(axes, title)
+    axes.set_xlabel(x, color=MUTED)
+    axes.set_ylabel(y, color=MUTED)
