@@ -75,7 +75,7 @@ def write_report(
         _claims(found),
         _tables(ours, known),
         _figures(path.parent, figures),
-        _REGENERATE,
+        _REGENERATE.format(clips=simulation.clips),
         IMAGENET_VID,
     ]
     write_bytes_whole(path, "\n".join(part.strip() + "\n" for part in parts).encode())
@@ -300,7 +300,7 @@ _REGENERATE = """\
 ## How to make this again
 
 ```bash
-memwarp reproduce --output out/reproduction --report docs
+memwarp reproduce --clips {clips} --output out/reproduction --report docs
 ```
 
 It simulates the clips, runs every row whose weights ship, and writes this file and its figures. `--quick` does it with
