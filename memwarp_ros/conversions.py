@@ -28,14 +28,27 @@ from vision_msgs.msg import (
 from memwarp_core import DataError, Detections
 from memwarp_ros.msg import AnticipatedDetections, DetectionsAtHorizon
 
-# Channels of an encoding, and OpenCV's code that makes RGB of it. One byte per channel, so is_bigendian says nothing.
+# Bytes per pixel of an encoding, and OpenCV's code to make RGB of it. cv_bridge uses the same codes, but its compiled
+# part does not load where NumPy is not the one that it was built with.
 _ENCODINGS = {
     "rgb8": (3, None),
     "bgr8": (3, cv2.COLOR_BGR2RGB),
     "rgba8": (4, cv2.COLOR_RGBA2RGB),
     "bgra8": (4, cv2.COLOR_BGRA2RGB),
     "mono8": (1, cv2.COLOR_GRAY2RGB),
+    "mono16": (2, cv2.COLOR_GRAY2RGB),
+    # ROS names a Bayer pattern by its first two rows, OpenCV by the square that begins at the second row and column.
+    "bayer_rggb8": (1, cv2.COLOR_BayerBG2RGB),
+    "bayer_bggr8": (1, cv2.COLOR_BayerRG2RGB),
+    "bayer_gbrg8": (1, cv2.COLOR_BayerGR2RGB),
+    "bayer_grbg8": (1, cv2.COLOR_BayerGB2RGB),
+    # Two names each: the second ones are those of ROS since Iron. Two pixels share a colour.
+    "yuv422": (2, cv2.COLOR_YUV2RGB_UYVY),
+    "uyvy": (2, cv2.COLOR_YUV2RGB_UYVY),
+    "yuv422_yuy2": (2, cv2.COLOR_YUV2RGB_YUY2),
+    "yuyv": (2, cv2.COLOR_YUV2RGB_YUY2),
 }
+_PAIRED = ("yuv422", "uyvy", "yuv422_yuy2", "yuyv")
 
 # First and last bytes. OpenCV fills a truncated image up with grey and says nothing, so the end has to be looked at.
 _COMPRESSIONS = {
@@ -57,6 +70,9 @@ def ns_to_stamp(stamp_ns: int) -> Time:
 
 def image_to_rgb(message: Image | CompressedImage) -> np.ndarray:
     """The pixels of a raw or a JPEG or PNG image.
+
+    Bayer patterns are interpolated bilinearly; yuv422 is BT.601 with 16 as black and 235 as white; 65535 of mono16 is
+    white, so a camera that fills only 12 of its bits looks dark.
 
     Returns: (H, W, 3), uint8, RGB; it may share its memory with the message.
     Raises: DataError if the message is not the image that it claims to be, or of a kind that is not read.
@@ -146,20 +162,30 @@ def _unpack(message: Image) -> np.ndarray:
             "convert it before, for instance with image_proc."
         )
     _check_size(width, height)
-    channels, to_rgb = _ENCODINGS[message.encoding]
-    if step < width * channels:
+    pixel_bytes, to_rgb = _ENCODINGS[message.encoding]
+    row_bytes = width * pixel_bytes
+    if step < row_bytes:
         raise DataError(
-            f"step of a {message.encoding} image {width} pixels wide must be at least {width * channels} bytes, "
+            f"step of a {message.encoding} image {width} pixels wide must be at least {row_bytes} bytes, "
             f"got {step}; the driver has to set it to the length of a row."
         )
+    if message.encoding in _PAIRED and width % 2:
+        raise DataError(f"width of a {message.encoding} image must be even, got {width}; choose another at the camera.")
     if len(message.data) != step * height:
         raise DataError(
             f"data of an image with {height} rows of {step} bytes must have {step * height} bytes, "
             f"got {len(message.data)}; the message was cut or its size is wrong."
         )
-    rows = np.frombuffer(message.data, np.uint8).reshape(height, step)
-    pixels = rows[:, : width * channels].reshape(height, width, channels)
+    rows = np.frombuffer(message.data, np.uint8).reshape(height, step)[:, :row_bytes]
+    pixels = _to_8_bit(rows, message.is_bigendian) if message.encoding == "mono16" else rows
+    pixels = pixels.reshape(height, width, -1)
     return pixels if to_rgb is None else cv2.cvtColor(pixels, to_rgb)
+
+
+def _to_8_bit(rows: np.ndarray, is_bigendian: bool) -> np.ndarray:
+    """(H, W) uint8 of (H, 2 W) bytes; the full range of 16 bits becomes that of 8, as in cv_bridge."""
+    values = np.ascontiguousarray(rows).view(">u2" if is_bigendian else "<u2").astype(np.uint16, copy=False)
+    return cv2.convertScaleAbs(values, alpha=255 / 65535)
 
 
 def _decompress(message: CompressedImage) -> np.ndarray:

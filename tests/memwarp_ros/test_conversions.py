@@ -80,6 +80,37 @@ def test_grey_image_has_three_equal_channels(padding: int) -> None:
     np.testing.assert_array_equal(rgb, np.repeat(RGB[..., :1], 3, axis=2))
 
 
+@pytest.mark.parametrize("is_bigendian", [0, 1])
+@pytest.mark.parametrize("padding", [0, 3])
+def test_grey_of_16_bits_keeps_its_full_range(is_bigendian: int, padding: int) -> None:
+    values = np.array([[0, 257, 65535, 32896], [128, 129, 65278, 10 * 257]], ">u2" if is_bigendian else "<u2")
+    pixels = values.view(np.uint8).reshape(2, 4, 2)
+    rgb = image_to_rgb(over_the_wire(image("mono16", pixels, padding, is_bigendian=is_bigendian)))
+    expected = np.array([[0, 1, 255, 128], [0, 1, 254, 10]])
+    np.testing.assert_array_equal(rgb, np.repeat(expected[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
+@pytest.mark.parametrize("padding", [0, 3])
+def test_bayer_pattern_of_one_colour_is_that_colour_everywhere(pattern: str, padding: int) -> None:
+    colour = {"r": 200, "g": 90, "b": 10}
+    square = np.array([colour[letter] for letter in pattern], np.uint8).reshape(2, 2, 1)
+    rgb = image_to_rgb(over_the_wire(image(f"bayer_{pattern}8", np.tile(square, (4, 6, 1)), padding)))
+    np.testing.assert_array_equal(rgb, np.broadcast_to([200, 90, 10], (8, 12, 3)))
+
+
+@pytest.mark.parametrize("encoding", ["yuv422", "uyvy", "yuv422_yuy2", "yuyv"])
+@pytest.mark.parametrize("padding", [0, 3])
+def test_yuv422_has_its_colours_and_its_order(encoding: str, padding: int) -> None:
+    """The second pixel is darker than the first; black, white and red of BT.601 with 16 to 235 for luma."""
+    blocks = [(16, 16, 128, 128), (235, 16, 128, 128), (81, 81, 90, 240)]
+    uyvy = encoding in ("yuv422", "uyvy")
+    row = [(u, y0, v, y1) if uyvy else (y0, u, y1, v) for y0, y1, u, v in blocks]
+    rgb = image_to_rgb(over_the_wire(image(encoding, np.array([row, row], np.uint8).reshape(2, 6, 2), padding)))
+    expected = [(0, 0, 0), (0, 0, 0), (255, 255, 255), (0, 0, 0), (255, 0, 0), (255, 0, 0)]
+    np.testing.assert_allclose(rgb.astype(int), [expected, expected], atol=2)  # integers for real factors
+
+
 def test_byte_order_means_nothing_for_single_bytes() -> None:
     np.testing.assert_array_equal(image_to_rgb(over_the_wire(image(is_bigendian=1))), RGB)
 
@@ -124,7 +155,9 @@ def jpeg_of_noise(data: bytes, image_format: str = "jpeg") -> CompressedImage:
 @pytest.mark.parametrize(
     ("message", "reason"),
     [
-        (image(encoding="bayer_rggb8"), r"encoding must be one of rgb8.*got 'bayer_rggb8'.*image_proc"),
+        (image(encoding="bayer_rggb16"), r"encoding must be one of rgb8.*got 'bayer_rggb16'.*image_proc"),
+        (image("mono16", RGB[..., :1]), r"step of a mono16 image .* at least 8 bytes, got 4"),
+        (image("yuyv", np.zeros((2, 3, 2), np.uint8)), r"width of a yuyv image must be even, got 3"),
         (image(encoding=""), r"encoding must be one of .* got ''"),
         (image(step=11), r"step .* at least 12 bytes, got 11"),
         (image(step=0), r"step .* got 0"),

@@ -173,7 +173,7 @@ def test_refused_images_are_counted_and_the_node_lives_on(start_detector, client
     prime(client, camera, current)
 
     unknown, wrong_step, truncated, empty = (frame(index) for index in range(4))
-    unknown.encoding = "yuv422"
+    unknown.encoding = "32FC1"
     wrong_step.step -= 1
     truncated.data = truncated.data[:-1]
     empty.width, empty.height, empty.step, empty.data = 0, 0, 0, array("B")
