@@ -9,6 +9,7 @@ import ctypes
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +23,7 @@ from rclpy.executors import Executor, MultiThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.publisher import Publisher
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.signals import SignalHandlerOptions
@@ -35,6 +37,7 @@ from memwarp_core import ConfigError, Detections, DetectorState, MemwarpError, S
 from memwarp_core.visualization import draw_detections
 from memwarp_ros.conversions import (
     image_to_rgb,
+    ns_to_stamp,
     rgb_to_image,
     stamp_to_ns,
     to_anticipated,
@@ -42,7 +45,7 @@ from memwarp_ros.conversions import (
     to_label_info,
 )
 from memwarp_ros.msg import AnticipatedDetections
-from memwarp_ros.parameters import declare_parameters, horizon_name
+from memwarp_ros.parameters import declare_parameters, horizon_name, live_parameters
 from memwarp_ros.stream_statistics import StreamStatistics
 
 _RESULTS = QoSProfile(depth=10)
@@ -66,6 +69,7 @@ class DetectorNode(Node):
     def __init__(self, context: Context | None = None) -> None:
         super().__init__("detector", context=context)
         self._settings = declare_parameters(self)
+        self._live = live_parameters(self)
         if self._settings.threads:
             torch.set_num_threads(self._settings.threads)
         self._detector = load_detector(
@@ -77,6 +81,8 @@ class DetectorNode(Node):
         self._subscription: Subscription | None = None
         self._topic = self.resolve_topic_name("image")
         self._image_group = MutuallyExclusiveCallbackGroup()
+        self._moving_s = 0.0
+        """How long it took to move the last detections to the instant of publishing."""
         # Held while an image is processed, so that stop() can wait for the last one.
         self._processing = threading.Lock()
         # Held for the moment in which the state is exchanged: reset() comes from another thread.
@@ -84,10 +90,8 @@ class DetectorNode(Node):
 
         self._detections = self.create_publisher(Detection2DArray, "~/detections", _RESULTS)
         self._anticipated = self.create_publisher(AnticipatedDetections, "~/anticipated", _RESULTS)
-        self._anticipated_at = [
-            self.create_publisher(Detection2DArray, f"~/anticipated/{horizon_name(horizon_s)}", _RESULTS)
-            for horizon_s in self._settings.horizons_s
-        ]
+        self._anticipated_at = self._create_horizon_publishers(self._live.horizons_s)
+        self._detections_now = self.create_publisher(Detection2DArray, "~/detections_now", _RESULTS)
         self._label_info = self.create_publisher(LabelInfo, "~/label_info", _LATCHED)
         self._debug_image = self.create_publisher(Image, "~/debug_image", _RESULTS)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", _RESULTS)
@@ -95,7 +99,7 @@ class DetectorNode(Node):
         self.create_service(SetBool, "~/enable", self._on_enable)
         self.create_timer(_REPORT_EVERY_S, self._report)
         self.add_on_set_parameters_callback(self._on_set_parameters)
-        self._publish_label_info(self.get_parameter("score_threshold").value)
+        self._publish_label_info(self._live.score_threshold)
 
     def start(self) -> None:
         """Take images from now on, with an empty memory."""
@@ -144,6 +148,7 @@ class DetectorNode(Node):
             # The current frame first: whoever waits for it need not wait for the anticipation.
             current = self._best(detections)
             self._detections.publish(to_detection_array(current, self._detector.class_names, message.header))
+            self._publish_now(current, state, message.header)
             anticipated = self._anticipate(state, message.header)
             if self._debug_image.get_subscription_count():
                 drawn = draw_detections(image, current, self._detector.class_names, dashed=anticipated)
@@ -169,12 +174,38 @@ class DetectorNode(Node):
                 self._state = new_state
         return detections, new_state
 
+    def _publish_now(self, current: Detections, state: DetectorState, header: Header) -> None:
+        """Publish the detections as they are at this instant, if somebody listens."""
+        if not self._detections_now.get_subscription_count():
+            return
+        live, source_ns = self._live, stamp_to_ns(header.stamp)
+        began_ns = self._now_ns()
+        age_s = (began_ns - source_ns) / 1e9
+        if live.delay_compensation == "none" or age_s > live.max_image_age_s:
+            if live.delay_compensation != "none":
+                self.get_logger().warning(
+                    f"{self._topic}: image of {source_ns / 1e9:.3f} s is {age_s:.3f} s old, more than max_image_age_s "
+                    f"({live.max_image_age_s}); detections_now shows it unmoved. Where a recording is played, set "
+                    "use_sim_time here and publish /clock there.",
+                    throttle_duration_sec=_WARN_EVERY_S,
+                )
+            self._detections_now.publish(to_detection_array(current, self._detector.class_names, header))
+            return
+        # Moving the boxes takes time, too: about as long as for the image before.
+        horizon_s = max(age_s, 0.0) + self._moving_s + live.consumer_delay_s
+        (now,) = self._detector.anticipate(state, [horizon_s])
+        moved = self._best(now)
+        target = Header(stamp=ns_to_stamp(moved.stamp_ns), frame_id=header.frame_id)
+        message = to_detection_array(moved, self._detector.class_names, target)
+        self._moving_s = (self._now_ns() - began_ns) / 1e9
+        self._detections_now.publish(message)
+
     def _anticipate(self, state: DetectorState, header: Header) -> list[Detections]:
         """Publish what will be at each horizon; nothing is computed while nobody listens."""
         listeners = (self._anticipated, *self._anticipated_at, self._debug_image)
         if not any(publisher.get_subscription_count() for publisher in listeners):
             return []
-        anticipated = [self._best(later) for later in self._detector.anticipate(state, self._settings.horizons_s)]
+        anticipated = [self._best(later) for later in self._detector.anticipate(state, self._live.horizons_s)]
         detector = self._detector
         message = to_anticipated(anticipated, detector.class_names, header, detector.name, detector.version)
         self._anticipated.publish(message)
@@ -185,8 +216,8 @@ class DetectorNode(Node):
     def _best(self, detections: Detections) -> Detections:
         """Those that are to be published, in host memory."""
         host = detections.cpu()
-        count = int((host.scores >= self.get_parameter("score_threshold").value).sum())
-        count = min(count, self.get_parameter("max_detections").value)
+        count = int((host.scores >= self._live.score_threshold).sum())
+        count = min(count, self._live.max_detections)
         return replace(host, boxes_xyxy=host.boxes_xyxy[:count], scores=host.scores[:count], labels=host.labels[:count])
 
     def _refuse(self, stamp_ns: int, error: MemwarpError) -> None:
@@ -210,10 +241,26 @@ class DetectorNode(Node):
         return response
 
     def _on_set_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
-        for parameter in parameters:
-            if parameter.name == "score_threshold":
-                self._publish_label_info(parameter.value)
+        try:
+            live = live_parameters(self, parameters)
+        except ConfigError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        before = self._live
+        with self._processing:  # so that one image is handled with one set of values
+            self._live = live
+            if live.horizons_s != before.horizons_s:
+                for publisher in self._anticipated_at:
+                    self.destroy_publisher(publisher)
+                self._anticipated_at = self._create_horizon_publishers(live.horizons_s)
+        if live.score_threshold != before.score_threshold:
+            self._publish_label_info(live.score_threshold)
         return SetParametersResult(successful=True)
+
+    def _create_horizon_publishers(self, horizons_s: Sequence[float]) -> list[Publisher]:
+        return [
+            self.create_publisher(Detection2DArray, f"~/anticipated/{horizon_name(horizon_s)}", _RESULTS)
+            for horizon_s in horizons_s
+        ]
 
     def _publish_label_info(self, score_threshold: float) -> None:
         header = Header(stamp=self.get_clock().now().to_msg())
@@ -239,7 +286,7 @@ class DetectorNode(Node):
         state = self._detector.start()
         for stamp_ns in (0, 100_000_000):
             _, state = self._detector.step(image, stamp_ns, state)
-        self._detector.anticipate(state, self._settings.horizons_s)
+        self._detector.anticipate(state, self._live.horizons_s)
 
     def _now_ns(self) -> int:
         return self.get_clock().now().nanoseconds

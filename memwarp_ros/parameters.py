@@ -1,26 +1,37 @@
 """The parameters of detector_node: meaning and permitted values. Their defaults are in config/detector.yaml."""
 
-from dataclasses import dataclass
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import yaml
 from ament_index_python.packages import get_package_share_directory
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import ParameterException
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 
 from memwarp_core import ConfigError
 
+_IMAGE_TRANSPORTS = ("raw", "compressed")
+_IMAGE_QOS = ("sensor_data", "reliable")
+_DELAY_COMPENSATIONS = ("none", "publish_delay")
+_LONGEST_HORIZON_S = 5.0
 
-def _choice(description: str, *choices: str) -> ParameterDescriptor:
+
+def _choice(description: str, *choices: str, read_only: bool = True) -> ParameterDescriptor:
     return ParameterDescriptor(
-        description=description, additional_constraints=f"one of: {', '.join(choices)}", read_only=True
+        description=description, additional_constraints=f"one of: {', '.join(choices)}", read_only=read_only
     )
 
 
-_IMAGE_TRANSPORTS = ("raw", "compressed")
-_IMAGE_QOS = ("sensor_data", "reliable")
-_LONGEST_HORIZON_S = 5.0
+def _seconds(description: str, longest_s: float) -> ParameterDescriptor:
+    return ParameterDescriptor(
+        description=description, floating_point_range=[FloatingPointRange(from_value=0.0, to_value=longest_s)]
+    )
+
 
 _DESCRIPTORS = {
     "model": ParameterDescriptor(
@@ -58,14 +69,31 @@ _DESCRIPTORS = {
     "horizons_s": ParameterDescriptor(
         description="Seconds after the image for which the objects are anticipated, nearest first.",
         additional_constraints=f"increasing, at least 0.001 apart, above 0, at most {_LONGEST_HORIZON_S}",
-        read_only=True,
+    ),
+    "delay_compensation": _choice(
+        "~/detections_now: publish_delay moves the detections to the instant of publishing, by the measured age of the "
+        "image; none leaves them as they were in the image.",
+        *_DELAY_COMPENSATIONS,
+        read_only=False,
+    ),
+    "consumer_delay_s": _seconds(
+        "Seconds that ~/detections_now looks further ahead than the instant of publishing, for what comes after it: "
+        "transport, planning, the actuator.",
+        1.0,
+    ),
+    "max_image_age_s": _seconds(
+        "An older image on arrival is reported in /diagnostics, and ~/detections_now does not move its detections.",
+        _LONGEST_HORIZON_S,
     ),
 }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DetectorParameters:
-    """The values that stay as they are while the node runs."""
+class FixedParameters:
+    """The values that stay as they are while the node runs.
+
+    Raises: ConfigError if a parameter has a value that it does not take.
+    """
 
     model: str
     device: str
@@ -73,12 +101,28 @@ class DetectorParameters:
     threads: int
     image_transport: str
     image_qos: str
-    horizons_s: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        for name, choices in (("image_transport", _IMAGE_TRANSPORTS), ("image_qos", _IMAGE_QOS)):
-            if getattr(self, name) not in choices:
-                raise ConfigError(f"parameter {name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
+        _check_choice("image_transport", self.image_transport, _IMAGE_TRANSPORTS)
+        _check_choice("image_qos", self.image_qos, _IMAGE_QOS)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LiveParameters:
+    """The values that can be changed while the node runs; rclpy checks the ranges of single numbers.
+
+    Raises: ConfigError if a parameter has a value that it does not take.
+    """
+
+    score_threshold: float
+    max_detections: int
+    horizons_s: tuple[float, ...]
+    delay_compensation: str
+    consumer_delay_s: float
+    max_image_age_s: float
+
+    def __post_init__(self) -> None:
+        _check_choice("delay_compensation", self.delay_compensation, _DELAY_COMPENSATIONS)
         in_range = all(0.001 <= horizon_s <= _LONGEST_HORIZON_S for horizon_s in self.horizons_s)
         names = [horizon_name(horizon_s) for horizon_s in self.horizons_s] if in_range else []
         if not in_range or list(self.horizons_s) != sorted(self.horizons_s) or len(set(names)) < len(names):
@@ -93,28 +137,41 @@ def horizon_name(horizon_s: float) -> str:
     return f"h{round(horizon_s * 1000)}ms"
 
 
-def declare_parameters(node: Node) -> DetectorParameters:
+def declare_parameters(node: Node) -> FixedParameters:
     """Declare all parameters of detector_node and read those that do not change.
 
     Raises: ConfigError if a value was given that the parameter does not take.
     """
     defaults = _read_defaults()
     try:
-        values = {
-            name: node.declare_parameter(name, defaults[name], descriptor).value
-            for name, descriptor in _DESCRIPTORS.items()
-        }
+        for name, descriptor in _DESCRIPTORS.items():
+            node.declare_parameter(name, defaults[name], descriptor)
     except ParameterException as error:
         raise ConfigError(str(error)) from error
-    return DetectorParameters(
-        model=values["model"],
-        device=values["device"],
-        precision=values["precision"],
-        threads=values["threads"],
-        image_transport=values["image_transport"],
-        image_qos=values["image_qos"],
-        horizons_s=tuple(values["horizons_s"]),
-    )
+    return FixedParameters(**_values(node, FixedParameters))
+
+
+def live_parameters(node: Node, changes: Iterable[Parameter] = ()) -> LiveParameters:
+    """The declared parameters that may change, as they will be with the given changes.
+
+    Raises: ConfigError if a parameter has a value that it does not take.
+    """
+    values = _values(node, LiveParameters)
+    values.update({change.name: _plain(change.value) for change in changes if change.name in values})
+    return LiveParameters(**values)
+
+
+def _values(node: Node, of: type) -> dict[str, Any]:
+    return {field.name: _plain(node.get_parameter(field.name).value) for field in fields(of)}
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list | array) else value
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ConfigError(f"parameter {name} must be one of {', '.join(choices)}, got {value!r}.")
 
 
 def _read_defaults() -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 import signal
 from array import array
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import yaml
 from ament_index_python.packages import get_package_share_directory
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
-from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.msg import ParameterType
 from rcl_interfaces.srv import DescribeParameters, SetParameters
+from rclpy.parameter import Parameter
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
@@ -25,6 +27,7 @@ from memwarp_core.data.bags import read_bag
 from memwarp_core.data.clips import Clip
 from memwarp_ros.conversions import image_to_rgb, ns_to_stamp, rgb_to_image, stamp_to_ns
 from memwarp_ros.msg import AnticipatedDetections
+from memwarp_ros.parameters import LiveParameters
 
 pytestmark = pytest.mark.slow
 
@@ -70,9 +73,9 @@ def prime(client, camera, current: list[Detection2DArray], *others: list) -> Non
     client.until(lambda: current[-1].header == header(sent[-1]), "the answer to the last of the first images")
 
 
-def set_parameter(client, name: str, value: float):
-    parameter = Parameter(name=name, value=ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=value))
-    request = SetParameters.Request(parameters=[parameter])
+def set_parameter(client, name: str, value):
+    parameters = [Parameter(name, value=value).to_parameter_msg()]
+    request = SetParameters.Request(parameters=parameters)
     return client.call(SetParameters, "/detector/set_parameters", request).results[0]
 
 
@@ -163,6 +166,78 @@ def test_threshold_changes_while_the_node_runs_and_empty_arrays_are_published(st
     refused = set_parameter(client, "score_threshold", 1.5)
     assert not refused.successful
     assert "score_threshold" in refused.reason and "1.5" in refused.reason
+
+
+def test_detections_now_speak_of_the_instant_of_publishing(start_detector, client) -> None:
+    start_detector("-r", f"image:={TOPIC}", "-p", "score_threshold:=0.0", "-p", "consumer_delay_s:=0.2")
+    camera = client.publisher(Image, TOPIC)
+    current = client.collect(Detection2DArray, "/detector/detections")
+    now = client.collect(Detection2DArray, "/detector/detections_now")
+    published_ns, received_ns = {}, {}
+
+    def send() -> None:
+        image = frame(len(published_ns))
+        image.header.stamp = client.node.get_clock().now().to_msg()
+        published_ns[stamp_to_ns(image.header.stamp)] = image.header
+        camera.publish(image)
+
+    timer = client.node.create_timer(0.1, send)
+    client.until(lambda: len(now) >= 5, "moved detections")
+    received_ns = client.node.get_clock().now().nanoseconds
+    client.node.destroy_timer(timer)
+    client.until(lambda: len(current) >= len(now), "the detections that were moved")
+
+    for array_now in now:
+        stamp_ns = stamp_to_ns(array_now.header.stamp)
+        assert array_now.header.frame_id == "camera_optical_frame"
+        assert all(detection.header == array_now.header for detection in array_now.detections)
+        source_ns = max(ns for ns in published_ns if ns < stamp_ns - 200_000_000)
+        assert source_ns + 200_000_000 < stamp_ns, "the image's age comes on top of the consumer's delay"
+    assert stamp_to_ns(now[4].header.stamp) < received_ns + 1_000_000_000
+    assert any(array_now.detections for array_now in now)
+
+
+def test_detections_now_are_unmoved_when_told_so_or_when_the_image_is_too_old(start_detector, client) -> None:
+    detector = start_detector("-r", f"image:={TOPIC}", "-p", "score_threshold:=0.0")
+    camera = client.publisher(Image, TOPIC)
+    current = client.collect(Detection2DArray, "/detector/detections")
+    now = client.collect(Detection2DArray, "/detector/detections_now")
+    prime(client, camera, current, now)  # with images of long ago
+    client.until(lambda: now[-1].header == current[-1].header, "unmoved detections")
+    assert now[-1] == current[-1]
+    assert "more than max_image_age_s (1.0)" in detector.log
+
+    assert set_parameter(client, "delay_compensation", "none").successful
+    image = frame(0)
+    image.header.stamp = client.node.get_clock().now().to_msg()
+    camera.publish(image)
+    client.until(lambda: now[-1].header == image.header, "unmoved detections of a new image")
+    client.until(lambda: current[-1].header == image.header, "its detections")
+    assert now[-1] == current[-1]
+
+    refused = set_parameter(client, "delay_compensation", "full")
+    assert not refused.successful
+    assert "delay_compensation must be one of none, publish_delay, got 'full'" in refused.reason
+
+
+def test_horizons_change_while_the_node_runs(start_detector, client) -> None:
+    start_detector("-r", f"image:={TOPIC}")
+    camera = client.publisher(Image, TOPIC)
+    anticipated = client.collect(AnticipatedDetections, "/detector/anticipated")
+    prime(client, camera, client.collect(Detection2DArray, "/detector/detections"), anticipated)
+    assert len(anticipated[-1].horizons) == 3
+
+    assert set_parameter(client, "horizons_s", [0.3]).successful
+    client.until(lambda: not client.node.count_publishers("/detector/anticipated/h50ms"), "the old topics to go")
+    alone = client.collect(Detection2DArray, "/detector/anticipated/h300ms")
+    stream = iter(range(1_000_000))
+    client.node.create_timer(0.2, lambda: camera.publish(frame(next(stream))))
+    client.until(lambda: alone, "anticipated detections on the new topic")
+    assert [stamp_to_ns(at_horizon.horizon) for at_horizon in anticipated[-1].horizons] == [300_000_000]
+
+    refused = set_parameter(client, "horizons_s", [0.2, 0.1])
+    assert not refused.successful
+    assert "horizons_s must be increasing" in refused.reason
 
 
 def test_refused_images_are_counted_and_the_node_lives_on(start_detector, client) -> None:
@@ -278,7 +353,7 @@ def test_every_parameter_has_a_default_in_the_installed_file_and_says_what_it_me
     for descriptor in response.descriptors:
         assert descriptor.type != ParameterType.PARAMETER_NOT_SET, f"{descriptor.name} is not a parameter"
         assert descriptor.description, f"{descriptor.name} is not described"
-        assert descriptor.read_only == (descriptor.name not in ("score_threshold", "max_detections"))
+        assert descriptor.read_only == (descriptor.name not in {field.name for field in fields(LiveParameters)})
 
 
 @pytest.mark.parametrize(

@@ -1,27 +1,31 @@
-"""The values that stay while the node runs; rclpy checks the ranges of single ones, see the tests of the node."""
+"""The values of the node's parameters; rclpy checks the ranges of single ones, see the tests of the node."""
 
 import pytest
 
 from memwarp_core import ConfigError
-from memwarp_ros.parameters import DetectorParameters, horizon_name
+from memwarp_ros.parameters import FixedParameters, LiveParameters, horizon_name
 
-
-def parameters(**changes: object) -> DetectorParameters:
-    values = {
-        "model": "memnet-tiny",
-        "device": "auto",
-        "precision": "auto",
-        "threads": 0,
-        "image_transport": "raw",
-        "image_qos": "sensor_data",
-        "horizons_s": (0.05, 0.1, 0.2),
-    }
-    return DetectorParameters(**{**values, **changes})  # type: ignore[arg-type]
+FIXED: dict[str, object] = {
+    "model": "memnet-tiny",
+    "device": "auto",
+    "precision": "auto",
+    "threads": 0,
+    "image_transport": "raw",
+    "image_qos": "sensor_data",
+}
+LIVE: dict[str, object] = {
+    "score_threshold": 0.5,
+    "max_detections": 100,
+    "horizons_s": (0.05, 0.1, 0.2),
+    "delay_compensation": "publish_delay",
+    "consumer_delay_s": 0.0,
+    "max_image_age_s": 1.0,
+}
 
 
 @pytest.mark.parametrize("horizons_s", [(), (0.001,), (0.05, 0.051), (5.0,)])
 def test_horizons_that_have_a_topic_each_are_taken(horizons_s: tuple[float, ...]) -> None:
-    assert parameters(horizons_s=horizons_s).horizons_s == horizons_s
+    assert LiveParameters(**{**LIVE, "horizons_s": horizons_s}).horizons_s == horizons_s
 
 
 @pytest.mark.parametrize(
@@ -30,13 +34,20 @@ def test_horizons_that_have_a_topic_each_are_taken(horizons_s: tuple[float, ...]
 )
 def test_other_horizons_are_refused(horizons_s: tuple[float, ...]) -> None:
     with pytest.raises(ConfigError, match="horizons_s must be increasing"):
-        parameters(horizons_s=horizons_s)
+        LiveParameters(**{**LIVE, "horizons_s": horizons_s})
 
 
-@pytest.mark.parametrize("name", ["image_transport", "image_qos"])
-def test_an_unknown_choice_is_refused_with_the_known_ones(name: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "values", "name"),
+    [
+        (FixedParameters, FIXED, "image_transport"),
+        (FixedParameters, FIXED, "image_qos"),
+        (LiveParameters, LIVE, "delay_compensation"),
+    ],
+)
+def test_an_unknown_choice_is_refused_with_the_known_ones(kind: type, values: dict[str, object], name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name} must be one of .*, got 'best'"):
-        parameters(**{name: "best"})
+        kind(**{**values, name: "best"})
 
 
 @pytest.mark.parametrize(("horizon_s", "name"), [(0.1, "h100ms"), (0.0333, "h33ms"), (2.0, "h2000ms")])
