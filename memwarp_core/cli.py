@@ -364,6 +364,27 @@ def _number(value: float | None, digits: int) -> str:
 
 
 @app.command()
+def tracks(
+    data: Annotated[Path, typer.Argument(help="A data set with tracks; docs/training.md says which there are.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="A model's name or the path of its weights.")] = (
+        "memnet-tiny"
+    ),
+    every: Annotated[int, typer.Option(min=1, help="See only every N-th frame, as a busy machine does.")] = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda:0, ...")] = "auto",
+) -> None:
+    """Count how often objects change their track id: with boxes that move with the displacement, and without."""
+    from memwarp_core import load_detector
+    from memwarp_core.data.data_set import open_data_set
+    from memwarp_core.evaluation.tracking import compare_tracking
+
+    clips = open_data_set(data)
+    table = Table("boxes of tracks", "objects", "named", "ids", "switches", title=f"{model} on {len(clips)} clips")
+    for name, of in compare_tracking(load_detector(model, device), clips, every).items():
+        table.add_row(name, *map(str, (of.objects, of.named, of.tracks, of.switches)))
+    _OUTPUT.print(table)
+
+
+@app.command()
 def score(
     metric: Annotated[
         Metric,
@@ -519,8 +540,7 @@ def _write_to_bag(bag: "BagWriter", said: dict[str, "Detections"], class_names: 
 def _above(detections: "Detections", score: float) -> "Detections":
     """In host memory, without boxes of a lower score."""
     host = detections.cpu()
-    keep = host.scores >= score
-    return replace(host, boxes_xyxy=host.boxes_xyxy[keep], scores=host.scores[keep], labels=host.labels[keep])
+    return host.select(host.scores >= score)
 
 
 def _with_progress(clip: "Clip") -> Iterator["Frame"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -27,13 +28,28 @@ class Detections:
     """(N,), int64, index into the detector's class_names."""
     stamp_ns: int
     """The instant for which the boxes are valid."""
+    track_ids: Tensor | None = None
+    """(N,), int64, the same for the same object in a stream, -1 where none is known; None where nothing tracks."""
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def cpu(self) -> Detections:
         """The same detections in host memory; this is where a caller waits for the device."""
-        return replace(self, boxes_xyxy=self.boxes_xyxy.cpu(), scores=self.scores.cpu(), labels=self.labels.cpu())
+        return self._with(lambda of_each: of_each.cpu())
+
+    def select(self, which: Tensor | slice) -> Detections:
+        """Some of them: a mask (N,), indices, or a slice."""
+        return self._with(lambda of_each: of_each[which])
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> Detections:
+        return replace(
+            self,
+            boxes_xyxy=change(self.boxes_xyxy),
+            scores=change(self.scores),
+            labels=change(self.labels),
+            track_ids=None if self.track_ids is None else change(self.track_ids),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,7 +1,21 @@
 """What runs live: one detector per process, one state per camera."""
 
 from memwarp_core.streaming.load import load_detector, run_detector
+from memwarp_core.streaming.self_check import SelfCheck, SelfCheckConfig, SelfCheckState
 from memwarp_core.streaming.split_detector import SplitVideoDetector
+from memwarp_core.streaming.tracker import Tracker, TrackerConfig, Tracks
 from memwarp_core.streaming.video_detector import DetectorState, VideoDetector
 
-__all__ = ["DetectorState", "SplitVideoDetector", "VideoDetector", "load_detector", "run_detector"]
+__all__ = [
+    "DetectorState",
+    "SelfCheck",
+    "SelfCheckConfig",
+    "SelfCheckState",
+    "SplitVideoDetector",
+    "Tracker",
+    "TrackerConfig",
+    "Tracks",
+    "VideoDetector",
+    "load_detector",
+    "run_detector",
+]

@@ -46,6 +46,7 @@ class SplitVideoDetector(VideoDetector):
         for image, (left, left_state), (right, right_state) in zip(images, stepped[::2], stepped[1::2], strict=True):
             detections = self._merge(left, right, image.shape[1] // 2)
             state = SplitState(
+                began=left_state.began,
                 newest_ns=left_state.newest_ns,
                 stamp_ns=left_state.stamp_ns,
                 image_size=(image.shape[0], image.shape[1]),

@@ -1,7 +1,7 @@
 """One detector on live streams: images with stamps in, detections of now and of the coming instants out."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -14,7 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from memwarp_core.errors import ConfigError, DataError, StaleFrameError
-from memwarp_core.geometry import MOTION_SAMPLES, MotionSample, predict_displacement, propagate_boxes, splat
+from memwarp_core.geometry import (
+    MOTION_SAMPLES,
+    MotionSample,
+    follow_boxes,
+    predict_displacement,
+    propagate_boxes,
+    splat,
+)
 from memwarp_core.models import Detector
 from memwarp_core.models.config import PADDING_GREY, AnticipationConfig
 from memwarp_core.models.detector import merge_boxes
@@ -22,6 +29,8 @@ from memwarp_core.models.parts import Levels, warp_levels
 from memwarp_core.types import Detections
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
+Beginning = Literal["start", "gap", "size"]
+"""Why a memory begins: with a stream (or after a reset), after too long a gap, or with images of another size."""
 
 _LARGEST_ASPECT_RATIO = 8
 
@@ -30,6 +39,8 @@ _LARGEST_ASPECT_RATIO = 8
 class DetectorState:
     """Everything a detector remembers of one camera; a new state is a reset."""
 
+    began: Beginning | None = "start"
+    """Why the memory began anew with the newest frame; None where it went on. Before the first frame, "start"."""
     newest_ns: int | None = None
     """Stamp of the newest frame; None before the first one."""
     stamp_ns: int | None = None
@@ -89,7 +100,7 @@ class VideoDetector:
     def step(self, image: np.ndarray, stamp_ns: int, state: DetectorState) -> tuple[Detections, DetectorState]:
         """Detect in the next frame of a stream.
 
-        A new image size, or a gap longer than the memory's max_gap_s, starts a new memory.
+        A new image size, or a gap longer than the memory's max_gap_s, starts a new memory; the state's `began` tells.
 
         Args:
             image: (H, W, 3), uint8, RGB.
@@ -201,6 +212,40 @@ class VideoDetector:
         moved = warp_levels(_repeat(state.features, len(stamps)), splat(torch.cat(totals)))
         return self._detect(moved, stamps, [state.image_size] * len(stamps))
 
+    @torch.inference_mode()
+    def follow_boxes(self, boxes_xyxy: Tensor, since_ns: int, state: DetectorState) -> Tensor:
+        """Move boxes from the frame before to the newest one, by the displacement that was measured between the two.
+
+        Nothing is computed on images. Where the time between is another than that of the newest measured displacement,
+        its contents are taken to have kept their speed. Without any displacement, boxes stay.
+
+        Args:
+            boxes_xyxy: (N, 4), pixels of the camera's images; they may leave the image.
+            since_ns: the instant at which they hold.
+            state: what `step` returned for the newest frame.
+        Returns: (N, 4), where their contents are at state.newest_ns, on the device of `boxes_xyxy`.
+        """
+        if not state.motions or state.newest_ns is None:
+            return boxes_xyxy
+        elapsed_s = (state.newest_ns - since_ns) / 1e9
+        (total,) = predict_displacement(state.motions[:1], [elapsed_s], "constant_velocity")
+        return self._move(boxes_xyxy, total[0], state, follow_boxes)
+
+    @torch.inference_mode()
+    def anticipate_boxes(self, boxes_xyxy: Tensor, horizon_s: float, state: DetectorState) -> Tensor:
+        """Move boxes from the newest frame to a coming instant, as `anticipate` expects their contents to move.
+
+        Args:
+            boxes_xyxy: (N, 4), pixels of the camera's images, at state.newest_ns.
+            horizon_s: seconds from the newest frame.
+            state: what `step` returned.
+        Returns: (N, 4), on the device of `boxes_xyxy`; they may leave the image.
+        """
+        if not state.motions:
+            return boxes_xyxy
+        (total,) = predict_displacement(state.motions, [horizon_s], self.config.anticipation.motion)
+        return self._move(boxes_xyxy, total[0], state, propagate_boxes)
+
     def _look(
         self, images: Sequence[np.ndarray], stamps_ns: Sequence[int], states: Sequence[DetectorState], withhold: bool
     ) -> list[tuple[Detections, DetectorState]]:
@@ -229,6 +274,7 @@ class VideoDetector:
             (
                 detections,
                 DetectorState(
+                    began=state.began if state.newest_ns is None else None,
                     newest_ns=stamp_ns,
                     stamp_ns=stamp_ns,
                     since_evidence=state.since_evidence + 1 if withhold else 1,
@@ -247,7 +293,7 @@ class VideoDetector:
     def _skip(self, stamp_ns: int, state: DetectorState) -> tuple[Detections, DetectorState]:
         """Say of a new frame what is anticipated of its instant, without looking at it."""
         assert state.newest_ns is not None
-        state = replace(state, newest_ns=stamp_ns, since_evidence=state.since_evidence + 1)
+        state = replace(state, began=None, newest_ns=stamp_ns, since_evidence=state.since_evidence + 1)
         return self.anticipate(state, [0.0])[0], state
 
     def _detect(
@@ -287,12 +333,17 @@ class VideoDetector:
         moved = propagate_boxes(boxes, total, self.network.features.strides[0]).clamp(min=0)
         moved = self._to_source(moved, size)
         visible = (moved[:, 2:] > moved[:, :2]).all(dim=1)
-        return Detections(
-            boxes_xyxy=moved[visible],
-            scores=detections.scores[visible],
-            labels=detections.labels[visible],
-            stamp_ns=stamp_ns,
-        )
+        return replace(detections, boxes_xyxy=moved, stamp_ns=stamp_ns).select(visible)
+
+    def _move(
+        self, boxes: Tensor, total: Tensor, state: DetectorState, how: Callable[[Tensor, Tensor, float], Tensor]
+    ) -> Tensor:
+        """Boxes in source pixels moved by a field in cells."""
+        assert state.image_size is not None
+        height, width = self._network_size(state.image_size)
+        x, y = width / state.image_size[1], height / state.image_size[0]
+        moved = how(_scale_boxes(boxes.to(total.device), x, y), total, self.network.features.strides[0])
+        return _scale_boxes(moved, 1 / x, 1 / y).to(boxes.device)
 
     def _continue_or_restart(self, image: np.ndarray, stamp_ns: int, state: DetectorState) -> DetectorState:
         self._check_image(image)
@@ -303,8 +354,11 @@ class VideoDetector:
                 f"frame stamp {stamp_ns} ns is not after the memory's newest {state.newest_ns} ns; "
                 "use the state of start() when a recording begins again."
             )
-        too_old = stamp_ns - state.newest_ns > self.config.memory.max_gap_s * 1e9
-        return self.start() if too_old or state.image_size != image.shape[:2] else state
+        if state.image_size != image.shape[:2]:
+            return replace(self.start(), began="size")
+        if stamp_ns - state.newest_ns > self.config.memory.max_gap_s * 1e9:
+            return replace(self.start(), began="gap")
+        return state
 
     def _check_image(self, image: np.ndarray) -> None:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:

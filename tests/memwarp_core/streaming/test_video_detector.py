@@ -1,6 +1,6 @@
 import copy
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -38,9 +38,7 @@ def run(detector: VideoDetector, frames: list[np.ndarray], first: int = 0, state
 
 
 def same(first: Detections, second: Detections) -> bool:
-    return all(
-        torch.equal(getattr(first, f.name), getattr(second, f.name)) for f in fields(Detections) if f.name != "stamp_ns"
-    )
+    return all(torch.equal(getattr(first, name), getattr(second, name)) for name in ("boxes_xyxy", "scores", "labels"))
 
 
 def test_detections_carry_the_stamp_of_their_frame(detector: VideoDetector) -> None:
@@ -107,12 +105,21 @@ def test_a_new_image_size_starts_a_new_memory(detector: VideoDetector) -> None:
     fresh, _ = detector.step(larger, 3 * FRAME_NS, detector.start())
     assert same(found, fresh)
     assert not state.motions
+    assert state.began == "size"
 
 
 def test_a_long_gap_starts_a_new_memory(detector: VideoDetector) -> None:
     _, state = run(detector, images(3))
     _, state = detector.step(images(1)[0], 60_000_000_000, state)
     assert not state.motions
+    assert state.began == "gap"
+
+
+def test_the_state_says_whether_the_memory_began_with_the_newest_frame(detector: VideoDetector) -> None:
+    _, state = run(detector, images(1))
+    assert state.began == "start"
+    _, state = run(detector, images(1), first=1, state=state)
+    assert state.began is None
 
 
 @pytest.mark.parametrize(
@@ -309,3 +316,39 @@ def test_half_precision_finds_about_the_same(memory: dict) -> None:
     best = [run(detector, frames)[0][-1].scores[:5].mean() for detector in (full, half)]
     assert best[1].dtype == torch.float32
     torch.testing.assert_close(best[0], best[1], rtol=0.05, atol=0.01)
+
+
+def test_boxes_follow_the_displacement_that_was_measured(detector: VideoDetector) -> None:
+    _, state = run(detector, images(2))
+    one_cell_left = torch.tensor([1.0, 0.0])[:, None, None].expand_as(state.motions[0].displacement)
+    state = replace(state, motions=(replace(state.motions[0], displacement=one_cell_left),))
+    cell = detector.network.features.strides[0]
+    boxes = torch.tensor([[40.0, 20.0, 60.0, 40.0]])
+    shift = torch.tensor([cell, 0, cell, 0])
+    torch.testing.assert_close(detector.follow_boxes(boxes, 0, state), boxes - shift)
+    torch.testing.assert_close(detector.follow_boxes(boxes, FRAME_NS // 2, state), boxes - shift / 2)
+    torch.testing.assert_close(detector.anticipate_boxes(boxes, 0.1, state), boxes - 2 * shift)
+
+
+def test_boxes_stay_where_nothing_is_known_of_motion(detector: VideoDetector) -> None:
+    boxes = torch.tensor([[40.0, 20.0, 60.0, 40.0]])
+    _, state = run(detector, images(1))
+    assert torch.equal(detector.follow_boxes(boxes, 0, state), boxes)
+    assert torch.equal(detector.anticipate_boxes(boxes, 0.1, state), boxes)
+
+
+def test_boxes_follow_in_pixels_of_the_camera(detector: VideoDetector) -> None:
+    """Images of twice the size are scaled to the network's; the same cells are twice the pixels."""
+    small, large = (run(detector, images(2, size))[1] for size in ((64, 96), (128, 192)))
+    field = large.motions[0]
+    boxes = torch.tensor([[20.0, 10.0, 60.0, 40.0]])
+    moved = detector.follow_boxes(boxes, 0, replace(small, motions=(field,)))
+    torch.testing.assert_close(detector.follow_boxes(2 * boxes, 0, large), 2 * moved)
+
+
+def test_boxes_that_move_take_their_track_ids_along(detector: VideoDetector) -> None:
+    found, state = run(detector, images(2))
+    named = replace(found[-1], track_ids=torch.arange(len(found[-1])))
+    (later,) = detector.anticipate(replace(state, detections=named), [0.1], AnticipationConfig(source="boxes"))
+    assert later.track_ids is not None and set(later.track_ids.tolist()) <= set(range(len(named)))
+    assert torch.equal(named.scores[later.track_ids], later.scores)
