@@ -1,0 +1,72 @@
+"""What serialization.py writes is what rclpy would make of the messages of conversions.py."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rclpy.serialization import deserialize_message, serialize_message
+from std_msgs.msg import Header
+
+from memwarp_core import Detections
+from memwarp_ros.conversions import ns_to_stamp, to_anticipated, to_detection_array
+from memwarp_ros.serialization import serialize_anticipated, serialize_detection_array
+
+STAMPS_NS = st.integers(-(2**31) * 10**9, 2**31 * 10**9 - 1)
+# Every length modulo 8, because gaps depend on it. A zero would end a string in C.
+TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=17)
+NUMBERS = st.floats(-1e6, 1e6, width=32)
+
+
+@st.composite
+def names_and_detections(draw: st.DrawFn, arrays: int) -> tuple[list[str], list[Detections]]:
+    names = draw(st.lists(TEXTS, min_size=1, max_size=4))
+
+    def detections() -> Detections:
+        rows = draw(st.lists(st.tuples(*[NUMBERS] * 5, st.integers(0, len(names) - 1)), max_size=5))
+        values = torch.tensor([row[:5] for row in rows], dtype=torch.float32).reshape(-1, 5)
+        return Detections(
+            boxes_xyxy=values[:, :4],
+            scores=values[:, 4],
+            labels=torch.tensor([row[5] for row in rows], dtype=torch.int64),
+            stamp_ns=draw(STAMPS_NS),
+        )
+
+    return names, [detections() for _ in range(arrays)]
+
+
+def assert_same_bytes(data: bytes, message: Any) -> None:
+    """Each byte is rclpy's, but for gaps: rclpy leaves in them what was in its memory, here they are zero."""
+    ours = np.frombuffer(data, np.uint8)
+    theirs = np.frombuffer(serialize_message(message), np.uint8).copy()
+    assert len(ours) == len(theirs)
+    theirs[ours != theirs] = 0
+    np.testing.assert_array_equal(ours, theirs)
+    assert deserialize_message(theirs.tobytes(), type(message)) == message, "more than a gap differs"
+
+
+@settings(deadline=None)
+@given(names_and_detections(arrays=1), STAMPS_NS, TEXTS)
+def test_detection_array_is_rclpys(drawn: tuple[list[str], list[Detections]], stamp_ns: int, frame_id: str) -> None:
+    names, [detections] = drawn
+    header = Header(stamp=ns_to_stamp(stamp_ns), frame_id=frame_id)
+    message = to_detection_array(detections, names, header)
+    assert_same_bytes(serialize_detection_array(detections, names, header), message)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 3).flatmap(names_and_detections), st.integers(0, 2**31 * 10**9 - 1), TEXTS, TEXTS, TEXTS)
+def test_anticipated_detections_are_rclpys(
+    drawn: tuple[list[str], list[Detections]], source_ns: int, frame_id: str, model: str, version: str
+) -> None:
+    names, later = drawn
+    later = [
+        Detections(
+            boxes_xyxy=one.boxes_xyxy, scores=one.scores, labels=one.labels, stamp_ns=source_ns // 2 + index * 10**8
+        )
+        for index, one in enumerate(later)
+    ]
+    header = Header(stamp=ns_to_stamp(source_ns // 2), frame_id=frame_id)
+    message = to_anticipated(later, names, header, model, version)
+    assert_same_bytes(serialize_anticipated(later, names, header, model, version), message)
