@@ -7,27 +7,53 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
-# The parameters that differ most often have an argument of their own. An empty one leaves what params_file says.
-PARAMETERS = {
-    "model": "A shipped model by name, or the path of a weights file (.safetensors).",
-    "device": "auto, cpu, cuda:0, ...",
-    "image_transport": "raw or compressed; a compressed image is expected at <image_topic>/compressed.",
-}
+
+def as_text(value: str) -> ParameterValue:
+    return ParameterValue(value, value_type=str)  # otherwise a model that is called 1 would be a number
+
+
+def as_numbers(value: str) -> list[float]:
+    return [float(number) for number in value.strip("[] ").split(",")]
+
+
+def as_flag(value: str) -> bool:
+    if value.lower() not in ("true", "false"):
+        raise ValueError(f"expected true or false, got {value!r}.")
+    return value.lower() == "true"
+
+
+# The parameters that differ most often have an argument of their own: its name, the parameter's name, what makes
+# a value of its text, a description. An empty one leaves what params_file says.
+PARAMETERS = [
+    ("model", "model", as_text, "A shipped model by name, or the path of a weights file (.safetensors)."),
+    ("device", "device", as_text, "auto, cpu, cuda:0, ..."),
+    (
+        "image_transport",
+        "image_transport",
+        as_text,
+        "raw, or compressed: at <image_topic>/compressed.",
+    ),
+    ("image_qos", "image_qos", as_text, "sensor_data (best effort) or reliable."),
+    ("score_threshold", "score_threshold", float, "Detections with a lower score are not published."),
+    ("horizons", "horizons_s", as_numbers, "Seconds after the image to anticipate, as in [0.1, 0.2]."),
+    ("use_sim_time", "use_sim_time", as_flag, "true where the time comes from /clock, as with a bag."),
+]
 
 
 def detector(context: LaunchContext) -> list[Node]:
     """The node, once the values of the arguments are known."""
-    given = {name: value for name in PARAMETERS if (value := LaunchConfiguration(name).perform(context))}
+    given = {
+        parameter: to_value(value)
+        for argument, parameter, to_value, _ in PARAMETERS
+        if (value := LaunchConfiguration(argument).perform(context))
+    }
     return [
         Node(
             package="memwarp_ros",
             executable="detector_node",
             name=LaunchConfiguration("name"),
             namespace=LaunchConfiguration("namespace"),
-            parameters=[
-                LaunchConfiguration("params_file"),
-                {name: ParameterValue(value, value_type=str) for name, value in given.items()},
-            ],
+            parameters=[LaunchConfiguration("params_file"), given],
             remappings=[("image", LaunchConfiguration("image_topic"))],
             ros_arguments=["--log-level", LaunchConfiguration("log_level")],
             output="screen",
@@ -49,7 +75,7 @@ def generate_launch_description() -> LaunchDescription:
             ),
             *(
                 DeclareLaunchArgument(name, default_value="", description=f"{description} Empty: as in params_file.")
-                for name, description in PARAMETERS.items()
+                for name, _, _, description in PARAMETERS
             ),
             DeclareLaunchArgument(
                 "log_level",
