@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 
-from memwarp_core import Detections, Frame
-from memwarp_core.evaluation.tracking import TrackScore, score_tracks
+from memwarp_core import Detections, DetectorState, Frame
+from memwarp_core.evaluation.tracking import TrackScore, compare_tracking, score_tracks
 
 
 def truth(*places: float, tracks: list[int]) -> Frame:
@@ -47,3 +50,40 @@ def test_objects_that_exchange_their_ids_are_two_switches() -> None:
 
 def test_detections_without_an_id_count_for_nothing() -> None:
     assert score_tracks([tracked(0, ids=[-1])], [truth(0, tracks=[7])]) == TrackScore(objects=1)
+
+
+class Rolling:
+    """In place of a clip: a ball that moves by 20 pixels per frame, twice its width."""
+
+    name, class_names = "rolling", ("ball",)
+
+    def __len__(self) -> int:
+        return 5
+
+    def __getitem__(self, index: int) -> Frame:
+        return replace(truth(20 * index, tracks=[7]), stamp_ns=index * 50_000_000)
+
+
+class Seeing:
+    """In place of a detector: it finds the ball, and one that it is not sure of, and has measured the motion."""
+
+    def start(self) -> DetectorState:
+        return DetectorState()
+
+    def step(self, image: np.ndarray, stamp_ns: int, state: DetectorState) -> tuple[Detections, DetectorState]:
+        began = "start" if state.newest_ns is None else None
+        seen = replace(tracked(stamp_ns / 2_500_000, 300, ids=[0, 0]), stamp_ns=stamp_ns, track_ids=None)
+        seen = replace(seen, scores=torch.tensor([0.9, 0.2]))
+        return seen, replace(state, began=began, newest_ns=stamp_ns)
+
+    def follow_boxes(self, boxes: torch.Tensor, since_ns: int, state: DetectorState) -> torch.Tensor:
+        assert state.newest_ns is not None
+        return boxes + torch.tensor([1.0, 0, 1, 0]) * ((state.newest_ns - since_ns) / 2_500_000)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_standing_boxes_lose_what_moves_further_than_its_size(every: int) -> None:
+    scores = compare_tracking(Seeing(), [Rolling(), Rolling()], every)  # type: ignore[arg-type]
+    frames = 5 if every == 1 else 3
+    assert scores["moved"] == TrackScore(objects=2 * frames, named=2 * frames, switches=0, tracks=2)
+    assert scores["standing"].switches == 2 * (frames - 1)
