@@ -14,7 +14,7 @@ VENV := .venv
 INSTALL := .build/install
 RUN := ros_from_pip/run
 # Two at a time, each on one core; what runs nodes and measures them goes alone.
-PYTEST_CORE := OMP_NUM_THREADS=1 $(RUN) pytest -n 2 tests/memwarp_core tests/test_core_without_ros.py
+PYTEST_CORE := OMP_NUM_THREADS=1 $(RUN) pytest -n 2 tests/memwarp_core tests/examples tests/test_core_without_ros.py
 PYTEST_ROS := $(RUN) pytest tests/memwarp_ros
 
 # The stamp is written last, so a half-made environment has none. Its name holds the folder, which is written all over an

@@ -38,6 +38,7 @@ class Recorder(Node):
         self._newest_stamp_ns = {demo_topics.DETECTIONS: 0, demo_topics.ANTICIPATED: 0}
         detector_topics = {
             demo_topics.DETECTIONS: Detection2DArray,
+            demo_topics.DETECTIONS_NOW: Detection2DArray,
             demo_topics.ANTICIPATED: AnticipatedDetections,
             demo_topics.LABEL_INFO: LabelInfo,
             demo_topics.DIAGNOSTICS: DiagnosticArray,

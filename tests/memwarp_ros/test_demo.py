@@ -180,6 +180,7 @@ def test_short_demo_over_dds_leaves_its_files(tmp_path: Path) -> None:
         "/camera/image_raw/compressed": "sensor_msgs/msg/CompressedImage",
         "/camera/camera_info": "sensor_msgs/msg/CameraInfo",
         "/detector/detections": "vision_msgs/msg/Detection2DArray",
+        "/detector/detections_now": "vision_msgs/msg/Detection2DArray",
         "/detector/anticipated": "memwarp_ros/msg/AnticipatedDetections",
         "/detector/anticipated/h100ms": "vision_msgs/msg/Detection2DArray",
         "/detector/anticipated/h200ms": "vision_msgs/msg/Detection2DArray",
