@@ -9,19 +9,23 @@ import ctypes
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import rclpy
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.context import Context
 from rclpy.executors import Executor, MultiThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.logging import get_logger
-from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
@@ -34,6 +38,7 @@ from std_srvs.srv import SetBool, Trigger
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from memwarp_core import ConfigError, Detections, DetectorState, MemwarpError, StaleFrameError, load_detector
+from memwarp_core.streaming import VideoDetector
 from memwarp_core.visualization import draw_detections
 from memwarp_ros.conversions import (
     image_to_rgb,
@@ -58,8 +63,11 @@ _WARN_EVERY_S = 5.0
 _REPORT_EVERY_S = 1.0
 
 
-class DetectorNode(Node):
+class DetectorNode(LifecycleNode):
     """One camera, one detector; the tables in README.md say what goes in and out.
+
+    configure loads the model, warms it up and creates the topics; activate subscribes; deactivate unsubscribes and
+    keeps the model; cleanup frees it. A transition that fails says why in the log and leaves the node where it was.
 
     Args:
         context: of another ROS graph than the process's own.
@@ -68,17 +76,13 @@ class DetectorNode(Node):
 
     def __init__(self, context: Context | None = None) -> None:
         super().__init__("detector", context=context)
-        self._settings = declare_parameters(self)
+        self.settings = declare_parameters(self)
         self._live = live_parameters(self)
-        if self._settings.threads:
-            torch.set_num_threads(self._settings.threads)
-        self._detector = load_detector(
-            self._settings.model, device=self._settings.device, precision=self._settings.precision
-        )
-        self._warm_up()
-        self._state = self._detector.start()
+        self._detector: VideoDetector | None = None
         self._statistics = StreamStatistics(self._now_ns())
         self._subscription: Subscription | None = None
+        self._is_active = False
+        self._is_enabled = True
         self._topic = self.resolve_topic_name("image")
         self._image_group = MutuallyExclusiveCallbackGroup()
         self._moving_s = 0.0
@@ -87,19 +91,82 @@ class DetectorNode(Node):
         self._processing = threading.Lock()
         # Held for the moment in which the state is exchanged: reset() comes from another thread.
         self._exchange = threading.Lock()
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", _RESULTS)
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        self.create_service(SetBool, "~/enable", self._on_enable)
+        self.create_timer(_REPORT_EVERY_S, self._report)
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+        # rclpy lets the error of a transition that the state does not allow end the process.
+        change_state = self._service_change_state.callback
+        self._service_change_state.callback = lambda *call: self._change_state(change_state, *call)
 
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the model, warm it up and create the topics."""
+        if self.settings.threads:
+            torch.set_num_threads(self.settings.threads)
+        try:
+            detector = load_detector(
+                self.settings.model, device=self.settings.device, precision=self.settings.precision
+            )
+            self._warm_up(detector)
+        except Exception as error:
+            # rclpy swallows what a transition raises. A model that cannot be had leaves the node unconfigured.
+            reason = str(error) if isinstance(error, MemwarpError) else traceback.format_exc()
+            self.get_logger().fatal(f"cannot load model {self.settings.model}: {reason}")
+            return TransitionCallbackReturn.FAILURE
+        self._detector = detector
+        self._state = detector.start()
         self._detections = self.create_publisher(Detection2DArray, "~/detections", _RESULTS)
         self._anticipated = self.create_publisher(AnticipatedDetections, "~/anticipated", _RESULTS)
         self._anticipated_at = self._create_horizon_publishers(self._live.horizons_s)
         self._detections_now = self.create_publisher(Detection2DArray, "~/detections_now", _RESULTS)
         self._label_info = self.create_publisher(LabelInfo, "~/label_info", _LATCHED)
         self._debug_image = self.create_publisher(Image, "~/debug_image", _RESULTS)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", _RESULTS)
-        self.create_service(Trigger, "~/reset", self._on_reset)
-        self.create_service(SetBool, "~/enable", self._on_enable)
-        self.create_timer(_REPORT_EVERY_S, self._report)
-        self.add_on_set_parameters_callback(self._on_set_parameters)
         self._publish_label_info(self._live.score_threshold)
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Take images, unless ~/enable has forbidden it."""
+        self._is_active = True
+        if self._is_enabled:
+            self.start()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Take no more images; the model stays."""
+        self._is_active = False
+        self.stop()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free the model and take the topics away."""
+        results = (self._detections, self._anticipated, self._detections_now, self._label_info, self._debug_image)
+        for publisher in (*results, *self._anticipated_at):
+            self.destroy_publisher(publisher)
+        self._detector = None
+        self._state = DetectorState()
+        torch.cuda.empty_cache()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """From any state: no more images, no model."""
+        if self._is_active:
+            self.on_deactivate(state)
+        if self._detector is not None:
+            self.on_cleanup(state)
+        return TransitionCallbackReturn.SUCCESS
+
+    def _change_state(
+        self, change_state: Callable[..., Any], request: ChangeState.Request, response: ChangeState.Response
+    ) -> ChangeState.Response:
+        try:
+            return change_state(request, response)
+        except rclpy_implementation.RCLError as error:
+            self.get_logger().warning(
+                f"transition {request.transition.label or request.transition.id} refused: {error}"
+            )
+            response.success = False
+            return response
 
     def start(self) -> None:
         """Take images from now on, with an empty memory."""
@@ -109,14 +176,14 @@ class DetectorNode(Node):
         self._statistics.new_subscription()
         # A remapping of `image` moves the compressed topic along, as image_transport does it.
         image_topic = self.resolve_topic_name("image")
-        is_compressed = self._settings.image_transport == "compressed"
+        is_compressed = self.settings.image_transport == "compressed"
         # rclpy of Humble knows nothing of message info, later ones pass it to a callback with a second argument.
         has_info = hasattr(Subscription, "CallbackType")
         self._subscription = self.create_subscription(
             CompressedImage if is_compressed else Image,
             f"{image_topic}/compressed" if is_compressed else image_topic,
             self._on_image if has_info else lambda message: self._on_image(message, {}),
-            QoSProfile(depth=1, reliability=_IMAGE_RELIABILITY[self._settings.image_qos]),
+            QoSProfile(depth=1, reliability=_IMAGE_RELIABILITY[self.settings.image_qos]),
             callback_group=self._image_group,
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
@@ -128,8 +195,9 @@ class DetectorNode(Node):
     def stop(self) -> None:
         """Take no more images; returns when the last one is done."""
         subscription, self._subscription = self._subscription, None
-        if subscription is not None:
-            self.destroy_subscription(subscription)
+        if subscription is None:
+            return
+        self.destroy_subscription(subscription)
         with self._processing:
             self._forget()
 
@@ -233,10 +301,11 @@ class DetectorNode(Node):
         return response
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        if request.data:
-            self.start()
-        else:
+        self._is_enabled = request.data
+        if not request.data:
             self.stop()
+        elif self._is_active:
+            self.start()
         response.success, response.message = True, "enabled" if request.data else "disabled"
         return response
 
@@ -248,11 +317,11 @@ class DetectorNode(Node):
         before = self._live
         with self._processing:  # so that one image is handled with one set of values
             self._live = live
-            if live.horizons_s != before.horizons_s:
+            if self._detector is not None and live.horizons_s != before.horizons_s:
                 for publisher in self._anticipated_at:
                     self.destroy_publisher(publisher)
                 self._anticipated_at = self._create_horizon_publishers(live.horizons_s)
-        if live.score_threshold != before.score_threshold:
+        if self._detector is not None and live.score_threshold != before.score_threshold:
             self._publish_label_info(live.score_threshold)
         return SetParametersResult(successful=True)
 
@@ -270,7 +339,7 @@ class DetectorNode(Node):
         status = self._statistics.report(
             self._now_ns(),
             name=f"{self.get_fully_qualified_name()}: {self._topic}",
-            hardware_id=str(self._detector.device),
+            hardware_id=str(self._detector.device) if self._detector else self.settings.device,
             enabled=self._subscription is not None,
         )
         header = Header(stamp=self.get_clock().now().to_msg())
@@ -278,15 +347,15 @@ class DetectorNode(Node):
 
     def _forget(self) -> None:
         with self._exchange:
-            self._state = self._detector.start()
+            self._state = self._detector.start() if self._detector else DetectorState()
 
-    def _warm_up(self) -> None:
+    def _warm_up(self, detector: VideoDetector) -> None:
         """The first inferences take longer than all others; nobody waits for these two."""
         image = np.zeros((480, 640, 3), np.uint8)
-        state = self._detector.start()
+        state = detector.start()
         for stamp_ns in (0, 100_000_000):
-            _, state = self._detector.step(image, stamp_ns, state)
-        self._detector.anticipate(state, self._live.horizons_s)
+            _, state = detector.step(image, stamp_ns, state)
+        detector.anticipate(state, self._live.horizons_s)
 
     def _now_ns(self) -> int:
         return self.get_clock().now().nanoseconds
@@ -307,14 +376,20 @@ def main() -> int:
         rclpy.shutdown()
         return 1
     executor = make_executor(node)
-    node.start()
-    while not stopped.is_set():
+    failed = node.settings.autostart and not start_up(node)
+    while not failed and not stopped.is_set():
         executor.spin_once(timeout_sec=0.2)
     node.stop()
     executor.shutdown()
     node.destroy_node()
     rclpy.shutdown()
-    return 0
+    return int(failed)
+
+
+def start_up(node: DetectorNode) -> bool:
+    """Configure and activate; returns whether that worked."""
+    success = TransitionCallbackReturn.SUCCESS
+    return node.trigger_configure() == success and node.trigger_activate() == success
 
 
 def make_executor(node: DetectorNode) -> Executor:

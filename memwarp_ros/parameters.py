@@ -34,6 +34,10 @@ def _seconds(description: str, longest_s: float) -> ParameterDescriptor:
 
 
 _DESCRIPTORS = {
+    "autostart": ParameterDescriptor(
+        description="Configure and activate at start; otherwise the node waits for the lifecycle's transitions.",
+        read_only=True,
+    ),
     "model": ParameterDescriptor(
         description="A shipped model by name, or the path of a weights file (.safetensors).", read_only=True
     ),
@@ -95,6 +99,7 @@ class FixedParameters:
     Raises: ConfigError if a parameter has a value that it does not take.
     """
 
+    autostart: bool
     model: str
     device: str
     precision: str

@@ -11,7 +11,7 @@ from std_srvs.srv import Trigger
 from vision_msgs.msg import Detection2DArray
 
 from memwarp_ros.conversions import ns_to_stamp
-from memwarp_ros.detector_node import DetectorNode, make_executor
+from memwarp_ros.detector_node import DetectorNode, make_executor, start_up
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +23,7 @@ def node(domain_id: int) -> Iterator[DetectorNode]:
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=domain_id)
     node = DetectorNode(context)
-    node.start()
+    assert start_up(node)
     executor = make_executor(node)
     ended = threading.Event()
 

@@ -6,6 +6,7 @@ from memwarp_core import ConfigError
 from memwarp_ros.parameters import FixedParameters, LiveParameters, horizon_name
 
 FIXED: dict[str, object] = {
+    "autostart": True,
     "model": "memnet-tiny",
     "device": "auto",
     "precision": "auto",
