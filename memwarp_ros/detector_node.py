@@ -5,7 +5,6 @@ what arrives during an inference replaces what waits. Services and diagnostics a
 (torch releases the interpreter while it computes).
 """
 
-import ctypes
 import signal
 import sys
 import threading
@@ -40,17 +39,17 @@ from vision_msgs.msg import Detection2DArray, LabelInfo
 from memwarp_core import ConfigError, Detections, DetectorState, MemwarpError, StaleFrameError, load_detector
 from memwarp_core.streaming import VideoDetector
 from memwarp_core.visualization import draw_detections
+from memwarp_ros.big_buffers import keep_big_buffers
 from memwarp_ros.conversions import (
     image_to_rgb,
     ns_to_stamp,
     rgb_to_image,
     stamp_to_ns,
-    to_anticipated,
-    to_detection_array,
     to_label_info,
 )
 from memwarp_ros.msg import AnticipatedDetections
 from memwarp_ros.parameters import declare_parameters, horizon_name, live_parameters
+from memwarp_ros.serialization import serialize_anticipated, serialize_detection_array
 from memwarp_ros.stream_statistics import StreamStatistics
 
 _RESULTS = QoSProfile(depth=10)
@@ -215,7 +214,7 @@ class DetectorNode(LifecycleNode):
                 return
             # The current frame first: whoever waits for it need not wait for the anticipation.
             current = self._best(detections)
-            self._detections.publish(to_detection_array(current, self._detector.class_names, message.header))
+            self._detections.publish(serialize_detection_array(current, self._detector.class_names, message.header))
             self._publish_now(current, state, message.header)
             anticipated = self._anticipate(state, message.header)
             if self._debug_image.get_subscription_count():
@@ -257,14 +256,14 @@ class DetectorNode(LifecycleNode):
                     "use_sim_time here and publish /clock there.",
                     throttle_duration_sec=_WARN_EVERY_S,
                 )
-            self._detections_now.publish(to_detection_array(current, self._detector.class_names, header))
+            self._detections_now.publish(serialize_detection_array(current, self._detector.class_names, header))
             return
         # Moving the boxes takes time, too: about as long as for the image before.
         horizon_s = max(age_s, 0.0) + self._moving_s + live.consumer_delay_s
         (now,) = self._detector.anticipate(state, [horizon_s])
         moved = self._best(now)
         target = Header(stamp=ns_to_stamp(moved.stamp_ns), frame_id=header.frame_id)
-        message = to_detection_array(moved, self._detector.class_names, target)
+        message = serialize_detection_array(moved, self._detector.class_names, target)
         self._moving_s = (self._now_ns() - began_ns) / 1e9
         self._detections_now.publish(message)
 
@@ -275,10 +274,12 @@ class DetectorNode(LifecycleNode):
             return []
         anticipated = [self._best(later) for later in self._detector.anticipate(state, self._live.horizons_s)]
         detector = self._detector
-        message = to_anticipated(anticipated, detector.class_names, header, detector.name, detector.version)
-        self._anticipated.publish(message)
-        for publisher, at_horizon in zip(self._anticipated_at, message.horizons, strict=True):
-            publisher.publish(at_horizon.detections)
+        self._anticipated.publish(
+            serialize_anticipated(anticipated, detector.class_names, header, detector.name, detector.version)
+        )
+        for publisher, later in zip(self._anticipated_at, anticipated, strict=True):
+            target = Header(stamp=ns_to_stamp(later.stamp_ns), frame_id=header.frame_id)
+            publisher.publish(serialize_detection_array(later, detector.class_names, target))
         return anticipated
 
     def _best(self, detections: Detections) -> Detections:
@@ -363,7 +364,7 @@ class DetectorNode(LifecycleNode):
 
 def main() -> int:
     """Run the node until SIGINT or SIGTERM; returns the exit status."""
-    _keep_big_buffers()
+    keep_big_buffers()
     # rclpy's own handlers tear the context down below an inference that still wants to publish.
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     stopped = threading.Event()
@@ -397,17 +398,6 @@ def make_executor(node: DetectorNode) -> Executor:
     executor = MultiThreadedExecutor(num_threads=2, context=node.context)
     executor.add_node(node)
     return executor
-
-
-def _keep_big_buffers() -> None:
-    """Make glibc keep the memory of big messages instead of returning it after each: a quarter of the latency."""
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):  # not glibc
-        return
-    m_trim_threshold, m_mmap_threshold = -1, -3
-    mallopt(m_mmap_threshold, 32 << 20)
-    mallopt(m_trim_threshold, 1 << 30)
 
 
 if __name__ == "__main__":
