@@ -1,0 +1,206 @@
+"""What the node costs beside its model: to take an image, to make an array of it, to publish detections.
+
+    python -m memwarp_ros.bench [--frames N] [--output FILE.json]
+
+A camera sends 30 images per second to one process after the other: `memwarp` does with them what detector_node does,
+`plain` what a straightforward rclpy node does. Neither has a model; both publish the same detections to one subscriber.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import rclpy
+import torch
+from ament_index_python.packages import get_package_share_directory
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, QoSReliabilityPolicy
+from rich.console import Console
+from rich.table import Table
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+from vision_msgs.msg import Detection2DArray
+
+from memwarp_core import Detections
+from memwarp_ros.big_buffers import keep_big_buffers
+from memwarp_ros.conversions import image_to_rgb, rgb_to_image, stamp_to_ns, to_detection_array
+from memwarp_ros.serialization import serialize_detection_array
+
+SIZES = ((640, 480), (1280, 720), (1920, 1080))
+COUNTS = (10, 100, 300)
+WAYS = ("memwarp", "plain")
+_RATE_HZ = 30.0
+_WARM_UP = 30
+"""Images, and messages of detections, that are not counted."""
+_PUBLISHED = 200
+"""Messages per count of detections."""
+_PER_IMAGE = 10
+"""Detections that answer an image."""
+_IMAGE_QOS = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT)
+_CLASS_NAMES = ("ball", "crate", "barrel")
+_PATIENCE_S = 60.0
+
+
+class Receiver(Node):
+    """Answers images with detections and notes what that took."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__("bench_receiver")
+        self._is_plain = way == "plain"
+        self._publisher = self.create_publisher(Detection2DArray, "bench/detections", 10)
+        self.create_subscription(Image, "bench/image", self._on_image, _IMAGE_QOS)
+        self._answer = _detections(_PER_IMAGE)
+        self.latencies_ns: list[int] = []
+        """From the stamp of an image, which is when it was published, to the end of its callback."""
+
+    def publish(self, detections: Detections, header: Header) -> None:
+        if self._is_plain:
+            self._publisher.publish(to_detection_array(detections, _CLASS_NAMES, header))
+        else:
+            self._publisher.publish(serialize_detection_array(detections, _CLASS_NAMES, header))
+
+    def wait_for_subscriber(self) -> None:
+        deadline = time.monotonic() + _PATIENCE_S
+        while not self._publisher.get_subscription_count() and time.monotonic() < deadline:
+            rclpy.spin_once(self, timeout_sec=0.1)
+
+    def _on_image(self, message: Image) -> None:
+        if self._is_plain:  # as imgmsg_to_cv2(message, "rgb8") of cv_bridge does it
+            bgr = np.ndarray((message.height, message.width, 3), np.uint8, message.data, strides=(message.step, 3, 1))
+            cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+        else:
+            image_to_rgb(message)
+        self.publish(self._answer, message.header)
+        self.latencies_ns.append(time.time_ns() - stamp_to_ns(message.header.stamp))
+
+
+def receive(way: str, frames: int) -> dict[str, Any]:
+    """Be one of the receivers until so many images were counted; runs in a process of its own.
+
+    Returns: latency and CPU time per image, and the time to publish some counts of detections, in milliseconds.
+    """
+    if way == "memwarp":
+        keep_big_buffers()
+    rclpy.init()
+    receiver = Receiver(way)
+    receiver.wait_for_subscriber()
+    while len(receiver.latencies_ns) < _WARM_UP:
+        rclpy.spin_once(receiver)
+    began_s, counted_from = time.process_time(), len(receiver.latencies_ns)
+    while len(receiver.latencies_ns) < counted_from + frames:
+        rclpy.spin_once(receiver)
+    cpu_ms = (time.process_time() - began_s) * 1000 / frames
+    result = {"latency_ms": _percentiles(receiver.latencies_ns[counted_from:]), "cpu_ms": cpu_ms, "publish_ms": {}}
+    for count in COUNTS:
+        result["publish_ms"][str(count)] = _percentiles(_publishing_ns(receiver, _detections(count)))
+    receiver.destroy_node()
+    rclpy.shutdown()
+    return result
+
+
+def measure(way: str, width: int, height: int, frames: int) -> dict[str, Any]:
+    """Be the camera of one receiver, and the subscriber of its detections; returns what it says."""
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    message = rgb_to_image(image, Header(frame_id="camera"))
+    message.encoding = "bgr8"  # noise has no colours
+    node = rclpy.create_node("bench_camera")
+    publisher = node.create_publisher(Image, "bench/image", _IMAGE_QOS)
+    node.create_subscription(Detection2DArray, "bench/detections", lambda _: None, 10, raw=True)
+
+    def send() -> None:
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(time.time_ns(), 1_000_000_000)
+        publisher.publish(message)
+
+    node.create_timer(1 / _RATE_HZ, send)
+    command = [sys.executable, "-m", "memwarp_ros.bench", "--receive", way, "--frames", str(frames)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as receiver:
+        while receiver.poll() is None:
+            rclpy.spin_once(node, timeout_sec=0.1)
+        output = receiver.stdout.read() if receiver.stdout else ""
+    node.destroy_node()
+    if receiver.returncode:
+        raise RuntimeError(f"the receiver must end with status 0, got {receiver.returncode}; its error is above.")
+    return json.loads(output)
+
+
+def _publishing_ns(receiver: Receiver, detections: Detections) -> list[int]:
+    took_ns = []
+    for index in range(_WARM_UP + _PUBLISHED):
+        header = Header(frame_id="camera")
+        began_ns = time.perf_counter_ns()
+        receiver.publish(detections, header)
+        if index >= _WARM_UP:
+            took_ns.append(time.perf_counter_ns() - began_ns)
+    return took_ns
+
+
+def _detections(count: int) -> Detections:
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(count, 2, generator=generator) * 400
+    return Detections(
+        boxes_xyxy=torch.cat([corners, corners + 80], dim=1),
+        scores=torch.linspace(1, 0, count),
+        labels=torch.arange(count) % len(_CLASS_NAMES),
+        stamp_ns=0,
+    )
+
+
+def _percentiles(times_ns: list[int]) -> dict[str, float]:
+    return {"p50": float(np.percentile(times_ns, 50)) / 1e6, "p95": float(np.percentile(times_ns, 95)) / 1e6}
+
+
+def _show(results: dict[str, dict[str, Any]], console: Console) -> None:
+    table = Table("", *WAYS, "ratio", title="per image, and per message of detections, in ms")
+
+    def row(name: str, values: list[float]) -> None:
+        table.add_row(name, *(f"{value:.2f}" for value in values), f"{values[0] / values[1]:.2f}")
+
+    for size, by_way in results.items():
+        for percentile in ("p50", "p95"):
+            row(f"{size}: latency {percentile}", [by_way[way]["latency_ms"][percentile] for way in WAYS])
+        row(f"{size}: CPU", [by_way[way]["cpu_ms"] for way in WAYS])
+    last = results[list(results)[-1]]
+    for count in COUNTS:
+        row(f"publish {count}, p50", [last[way]["publish_ms"][str(count)]["p50"] for way in WAYS])
+    console.print(table)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="memwarp_ros.bench", description=__doc__.splitlines()[0])
+    parser.add_argument("--frames", type=int, default=300, help="images that are counted, per size and way")
+    parser.add_argument("--output", type=Path, help="JSON file with all figures")
+    parser.add_argument("--receive", choices=WAYS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.receive:
+        print(json.dumps(receive(arguments.receive, arguments.frames)))
+        return 0
+    # On this machine alone, and without the losses of Fast DDS's defaults; config/fastdds.xml tells of them.
+    profile = str(Path(get_package_share_directory("memwarp_ros"), "config", "fastdds.xml"))
+    os.environ.update(
+        ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST",
+        ROS_DOMAIN_ID=str(80 + os.getpid() % 20),
+        FASTRTPS_DEFAULT_PROFILES_FILE=profile,
+        FASTDDS_DEFAULT_PROFILES_FILE=profile,
+    )
+    rclpy.init()
+    results = {
+        f"{width}x{height}": {way: measure(way, width, height, arguments.frames) for way in WAYS}
+        for width, height in SIZES
+    }
+    rclpy.shutdown()
+    _show(results, Console())
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(json.dumps(results, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
