@@ -36,6 +36,7 @@ PARAMETERS = [
     ("image_qos", "image_qos", as_text, "sensor_data (best effort) or reliable."),
     ("score_threshold", "score_threshold", float, "Detections with a lower score are not published."),
     ("horizons", "horizons_s", as_numbers, "Seconds after the image to anticipate, as in [0.1, 0.2]."),
+    ("autostart", "autostart", as_flag, "false where something else configures and activates the node."),
     ("use_sim_time", "use_sim_time", as_flag, "true where the time comes from /clock, as with a bag."),
 ]
 

@@ -10,7 +10,6 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
+from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
@@ -47,6 +47,7 @@ from memwarp_ros.conversions import (
     stamp_to_ns,
     to_label_info,
 )
+from memwarp_ros.input_watch import Expected, explain_silence, look_for_sources, topics_with, type_name
 from memwarp_ros.msg import AnticipatedDetections
 from memwarp_ros.parameters import declare_parameters, horizon_name, live_parameters
 from memwarp_ros.serialization import serialize_anticipated, serialize_detection_array
@@ -58,7 +59,12 @@ _IMAGE_RELIABILITY = {
     "sensor_data": QoSReliabilityPolicy.BEST_EFFORT,
     "reliable": QoSReliabilityPolicy.RELIABLE,
 }
+_WHY_ANEW = {
+    "gap": "came after a gap longer than the model's max_gap_s",
+    "size": "has another size than the one before",
+}
 _WARN_EVERY_S = 5.0
+_EXPLAIN_EVERY_S = 30.0
 _REPORT_EVERY_S = 1.0
 
 
@@ -236,6 +242,12 @@ class DetectorNode(LifecycleNode):
                 throttle_duration_sec=_WARN_EVERY_S,
             )
             detections, new_state = self._detector.step(image, stamp_ns, self._detector.start())
+        if new_state.began in _WHY_ANEW:
+            self._statistics.restarts += 1
+            self.get_logger().warning(
+                f"{self._topic}: image of {stamp_ns / 1e9:.3f} s {_WHY_ANEW[new_state.began]}; a new memory begins",
+                throttle_duration_sec=_WARN_EVERY_S,
+            )
         with self._exchange:
             if self._state is state:  # otherwise reset() came in between, and what was seen before is forgotten
                 self._state = new_state
@@ -287,7 +299,7 @@ class DetectorNode(LifecycleNode):
         host = detections.cpu()
         count = int((host.scores >= self._live.score_threshold).sum())
         count = min(count, self._live.max_detections)
-        return replace(host, boxes_xyxy=host.boxes_xyxy[:count], scores=host.scores[:count], labels=host.labels[:count])
+        return host.select(slice(count))
 
     def _refuse(self, stamp_ns: int, error: MemwarpError) -> None:
         self._statistics.refused += 1
@@ -337,14 +349,32 @@ class DetectorNode(LifecycleNode):
         self._label_info.publish(to_label_info(self._detector.class_names, header, score_threshold))
 
     def _report(self) -> None:
+        now_ns = self._now_ns()
+        why_silent = self._explain_silence() if self._statistics.is_silent(now_ns) else ""
         status = self._statistics.report(
-            self._now_ns(),
+            now_ns,
             name=f"{self.get_fully_qualified_name()}: {self._topic}",
             hardware_id=str(self._detector.device) if self._detector else self.settings.device,
             enabled=self._subscription is not None,
+            why_silent=why_silent,
         )
         header = Header(stamp=self.get_clock().now().to_msg())
         self._diagnostics.publish(DiagnosticArray(header=header, status=[status]))
+
+    def _explain_silence(self) -> str:
+        """Why no image arrives, by what the graph shows; it is logged as well, now and then."""
+        subscription = self._subscription
+        if subscription is None:
+            return ""
+        message_type = type_name(subscription.msg_type)
+        explanation = explain_silence(
+            Expected(topic=self._topic, message_type=message_type, qos=subscription.qos_profile),
+            look_for_sources(self, self._topic),
+            topics_with(self, message_type),
+            get_rmw_implementation_identifier(),
+        )
+        self.get_logger().warning(f"no image arrives: {explanation.text}", throttle_duration_sec=_EXPLAIN_EVERY_S)
+        return explanation.text
 
     def _forget(self) -> None:
         with self._exchange:

@@ -20,7 +20,7 @@ class StreamStatistics:
         self.dropped = 0
         """Sent but never received, because a newer one came during an inference or the network lost them."""
         self.restarts = 0
-        """New memories because a stamp went back in time."""
+        """New memories because a stamp went back in time, after a gap, or with another image size."""
         self._last_sequence_number: int | None = None
         self._last_received_ns = now_ns
         self._last_age_ns = 0
@@ -53,8 +53,18 @@ class StreamStatistics:
         self.processed += 1
         self._processing_ns.append(took_ns)
 
-    def report(self, now_ns: int, *, name: str, hardware_id: str, enabled: bool) -> DiagnosticStatus:
-        """The status since the last report: a warning when images stay away or were refused."""
+    def is_silent(self, now_ns: int) -> bool:
+        """Whether the last image came too long ago."""
+        return now_ns - self._last_received_ns > _SILENCE_S * 1e9
+
+    def report(
+        self, now_ns: int, *, name: str, hardware_id: str, enabled: bool, why_silent: str = ""
+    ) -> DiagnosticStatus:
+        """The status since the last report: a warning when images stay away or were refused.
+
+        Args:
+            why_silent: what explains that images stay away.
+        """
         elapsed_s = max((now_ns - self._reported_ns) / 1e9, 1e-9)
         silence_s = (now_ns - self._last_received_ns) / 1e9
         new_processed, new_refused = (
@@ -69,8 +79,10 @@ class StreamStatistics:
             message = "disabled"
         elif new_refused:
             level, message = DiagnosticStatus.WARN, f"images refused: {new_refused}"
-        elif silence_s > _SILENCE_S:
+        elif self.is_silent(now_ns):
             level, message = DiagnosticStatus.WARN, f"no image for {silence_s:.0f} s"
+            if why_silent:
+                message += f": {why_silent}"
         values = {
             "rate [Hz]": f"{new_processed / elapsed_s:.2f}",
             "image age on arrival [ms]": f"{self._last_age_ns / 1e6:.1f}",

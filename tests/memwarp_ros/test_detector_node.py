@@ -16,7 +16,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import ParameterType
 from rcl_interfaces.srv import DescribeParameters, SetParameters
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSDurabilityPolicy, QoSProfile
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
@@ -270,15 +270,51 @@ def test_a_recording_that_begins_again_gets_a_new_memory(start_detector, client)
     current = client.collect(Detection2DArray, "/detector/detections")
     reports = client.collect(DiagnosticArray, "/diagnostics")
     prime(client, camera, current)
-    for index in (20, 21, 0, 1):
-        camera.publish(frame(index))
-        client.until(lambda i=index: current[-1].header == header(i), f"the answer to image {index}")
+
+    def send(*indices: int) -> int:
+        """How often the memory has begun anew after these images."""
+        for index in indices:
+            camera.publish(frame(index))
+            client.until(lambda i=index: current[-1].header == header(i), f"the answer to image {index}")
+        return fresh_counts(client, reports)["memory restarts"]
+
+    restarts = send(20, 21)
+    assert send(0, 1) == restarts + 1
 
     answers = len(current)
     camera.publish(frame(1))
     client.until(lambda: latest_counts(reports).get("images refused") == 1, "the repeated image to be refused")
-    assert latest_counts(reports)["memory restarts"] == 1
+    assert latest_counts(reports)["memory restarts"] == restarts + 1
     assert len(current) == answers
+
+
+def test_a_gap_and_another_size_begin_a_new_memory_and_say_so(start_detector, client) -> None:
+    detector = start_detector("-r", f"image:={TOPIC}")
+    camera = client.publisher(Image, TOPIC)
+    current = client.collect(Detection2DArray, "/detector/detections")
+    prime(client, camera, current)
+    camera.publish(frame(0))
+    client.until(lambda: f"{TOPIC}: image of {START_NS / 1e9:.3f} s came after a gap" in detector.log, "word of a gap")
+    client.until(lambda: current[-1].header == header(0), "the answer to the image after the gap")
+
+    camera.publish(rgb_to_image(np.ascontiguousarray(scene(1)[:, :160]), header(1)))
+    client.until(lambda: current[-1].header == header(1), "the answer to the narrow image")
+    # Warnings are throttled, so ask what is always counted.
+    reports = client.collect(DiagnosticArray, "/diagnostics")
+    assert fresh_counts(client, reports)["memory restarts"] == 2
+
+
+def test_silence_is_explained_by_what_the_graph_shows(start_detector, client) -> None:
+    detector = start_detector("-r", f"image:={TOPIC}", "-p", "image_qos:=reliable")
+    reports = client.collect(DiagnosticArray, "/diagnostics")
+
+    def message() -> str:
+        return reports[-1].status[0].message if reports else ""
+
+    client.until(lambda: "nobody publishes sensor_msgs/msg/Image on /camera/image_raw" in message(), "no publisher")
+    client.node.create_publisher(Image, TOPIC, QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT))
+    client.until(lambda: "set image_qos: sensor_data" in message(), "a publisher whose QoS does not fit")
+    assert "no image arrives: nobody publishes" in detector.log
 
 
 def test_the_newest_image_wins_and_the_others_are_counted(start_detector, client) -> None:
