@@ -110,12 +110,20 @@ def to_detection_array(detections: Detections, class_names: Sequence[str], heade
                     size_x=x2 - x1,
                     size_y=y2 - y1,
                 ),
+                id=track,
             )
-            for (x1, y1, x2, y2), score, label in zip(
-                host.boxes_xyxy.tolist(), host.scores.tolist(), host.labels.tolist(), strict=True
+            for (x1, y1, x2, y2), score, label, track in zip(
+                host.boxes_xyxy.tolist(), host.scores.tolist(), host.labels.tolist(), track_names(host), strict=True
             )
         ],
     )
+
+
+def track_names(detections: Detections) -> list[str]:
+    """The id of each detection's track as messages have it: decimal, and empty where there is none."""
+    if detections.track_ids is None:
+        return [""] * len(detections)
+    return [str(track) if track >= 0 else "" for track in detections.track_ids.tolist()]
 
 
 def to_anticipated(

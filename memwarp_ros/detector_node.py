@@ -37,7 +37,7 @@ from std_srvs.srv import SetBool, Trigger
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from memwarp_core import ConfigError, Detections, DetectorState, MemwarpError, StaleFrameError, load_detector
-from memwarp_core.streaming import VideoDetector
+from memwarp_core.streaming import Tracker, Tracks, VideoDetector
 from memwarp_core.visualization import draw_detections
 from memwarp_ros.big_buffers import keep_big_buffers
 from memwarp_ros.conversions import (
@@ -90,6 +90,9 @@ class DetectorNode(LifecycleNode):
         self._is_enabled = True
         self._topic = self.resolve_topic_name("image")
         self._image_group = MutuallyExclusiveCallbackGroup()
+        self._tracker: Tracker | None = None
+        self._tracks = Tracks()
+        """They live as long as the node, so that no id is given twice."""
         self._moving_s = 0.0
         """How long it took to move the last detections to the instant of publishing."""
         # Held while an image is processed, so that stop() can wait for the last one.
@@ -120,6 +123,7 @@ class DetectorNode(LifecycleNode):
             self.get_logger().fatal(f"cannot load model {self.settings.model}: {reason}")
             return TransitionCallbackReturn.FAILURE
         self._detector = detector
+        self._tracker = Tracker(detector) if self.settings.tracking else None
         self._state = detector.start()
         self._detections = self.create_publisher(Detection2DArray, "~/detections", _RESULTS)
         self._anticipated = self.create_publisher(AnticipatedDetections, "~/anticipated", _RESULTS)
@@ -214,15 +218,17 @@ class DetectorNode(LifecycleNode):
             self._statistics.receive(started_ns, stamp_ns, info.get("publication_sequence_number"))
             try:
                 image = image_to_rgb(message)
-                detections, state = self._detect(image, stamp_ns)
+                found, state = self._detect(image, stamp_ns)
             except MemwarpError as error:
                 self._refuse(stamp_ns, error)
                 return
+            if self._tracker is not None:
+                found, self._tracks = self._tracker.step(found, state, self._tracks)
             # The current frame first: whoever waits for it need not wait for the anticipation.
-            current = self._best(detections)
+            current = self._best(found)
             self._detections.publish(serialize_detection_array(current, self._detector.class_names, message.header))
-            self._publish_now(current, state, message.header)
-            anticipated = self._anticipate(state, message.header)
+            self._publish_now(found, state, message.header)
+            anticipated = self._anticipate(found, state, message.header)
             if self._debug_image.get_subscription_count():
                 drawn = draw_detections(image, current, self._detector.class_names, dashed=anticipated)
                 self._debug_image.publish(rgb_to_image(drawn, message.header))
@@ -253,7 +259,7 @@ class DetectorNode(LifecycleNode):
                 self._state = new_state
         return detections, new_state
 
-    def _publish_now(self, current: Detections, state: DetectorState, header: Header) -> None:
+    def _publish_now(self, found: Detections, state: DetectorState, header: Header) -> None:
         """Publish the detections as they are at this instant, if somebody listens."""
         if not self._detections_now.get_subscription_count():
             return
@@ -268,23 +274,23 @@ class DetectorNode(LifecycleNode):
                     "use_sim_time here and publish /clock there.",
                     throttle_duration_sec=_WARN_EVERY_S,
                 )
-            self._detections_now.publish(serialize_detection_array(current, self._detector.class_names, header))
+            unmoved = self._best(found)
+            self._detections_now.publish(serialize_detection_array(unmoved, self._detector.class_names, header))
             return
         # Moving the boxes takes time, too: about as long as for the image before.
         horizon_s = max(age_s, 0.0) + self._moving_s + live.consumer_delay_s
-        (now,) = self._detector.anticipate(state, [horizon_s])
-        moved = self._best(now)
+        (moved,) = self._look_ahead(found, state, [horizon_s])
         target = Header(stamp=ns_to_stamp(moved.stamp_ns), frame_id=header.frame_id)
         message = serialize_detection_array(moved, self._detector.class_names, target)
         self._moving_s = (self._now_ns() - began_ns) / 1e9
         self._detections_now.publish(message)
 
-    def _anticipate(self, state: DetectorState, header: Header) -> list[Detections]:
+    def _anticipate(self, found: Detections, state: DetectorState, header: Header) -> list[Detections]:
         """Publish what will be at each horizon; nothing is computed while nobody listens."""
         listeners = (self._anticipated, *self._anticipated_at, self._debug_image)
         if not any(publisher.get_subscription_count() for publisher in listeners):
             return []
-        anticipated = [self._best(later) for later in self._detector.anticipate(state, self._live.horizons_s)]
+        anticipated = self._look_ahead(found, state, self._live.horizons_s)
         detector = self._detector
         self._anticipated.publish(
             serialize_anticipated(anticipated, detector.class_names, header, detector.name, detector.version)
@@ -293,6 +299,13 @@ class DetectorNode(LifecycleNode):
             target = Header(stamp=ns_to_stamp(later.stamp_ns), frame_id=header.frame_id)
             publisher.publish(serialize_detection_array(later, detector.class_names, target))
         return anticipated
+
+    def _look_ahead(self, found: Detections, state: DetectorState, horizons_s: Sequence[float]) -> list[Detections]:
+        """What is to be published of later instants, with the ids of what was found."""
+        anticipated = [self._best(later) for later in self._detector.anticipate(state, horizons_s)]
+        if self._tracker is None:
+            return anticipated
+        return [self._tracker.anticipate(later, found, state) for later in anticipated]
 
     def _best(self, detections: Detections) -> Detections:
         """Those that are to be published, in host memory."""

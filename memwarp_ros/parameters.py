@@ -62,6 +62,9 @@ _DESCRIPTORS = {
         "the newest image wins with both.",
         *_IMAGE_QOS,
     ),
+    "tracking": ParameterDescriptor(
+        description="Give each object an id that stays from image to image; otherwise `id` is empty.", read_only=True
+    ),
     "score_threshold": ParameterDescriptor(
         description="Detections with a lower score are not published.",
         floating_point_range=[FloatingPointRange(from_value=0.0, to_value=1.0)],
@@ -86,7 +89,7 @@ _DESCRIPTORS = {
         1.0,
     ),
     "max_image_age_s": _seconds(
-        "An older image on arrival is reported in /diagnostics, and ~/detections_now does not move its detections.",
+        "~/detections_now does not move the detections of an older image.",
         _LONGEST_HORIZON_S,
     ),
 }
@@ -106,6 +109,7 @@ class FixedParameters:
     threads: int
     image_transport: str
     image_qos: str
+    tracking: bool
 
     def __post_init__(self) -> None:
         _check_choice("image_transport", self.image_transport, _IMAGE_TRANSPORTS)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from std_msgs.msg import Header
 
 from memwarp_core import Detections
-from memwarp_ros.conversions import stamp_to_ns
+from memwarp_ros.conversions import stamp_to_ns, track_names
 
 _LITTLE_ENDIAN_CDR = b"\0\1\0\0"
 _STAMP = struct.Struct("<iI")
@@ -24,7 +24,6 @@ _SCORE = struct.Struct("<d")
 _BOX = struct.Struct("<5d")
 _NO_POSE = struct.pack("<43d", 0, 0, 0, 0, 0, 0, 1, *([0] * 36))
 """Position, orientation (the last one, w, is 1) and covariance."""
-_NO_ID = _COUNT.pack(1) + b"\0"
 _SECOND_NS = 1_000_000_000
 
 
@@ -65,8 +64,8 @@ def _add_detection_array(
     begins = [header + _COUNT.pack(1) + _string(name) for name in class_names]
     body += header
     body += _COUNT.pack(len(host))
-    for (x1, y1, x2, y2), score, label in zip(
-        host.boxes_xyxy.tolist(), host.scores.tolist(), host.labels.tolist(), strict=True
+    for (x1, y1, x2, y2), score, label, track in zip(
+        host.boxes_xyxy.tolist(), host.scores.tolist(), host.labels.tolist(), track_names(host), strict=True
     ):
         _align(body, 4)
         body += begins[label]
@@ -74,7 +73,7 @@ def _add_detection_array(
         body += _SCORE.pack(score)
         body += _NO_POSE
         body += _BOX.pack((x1 + x2) / 2, (y1 + y2) / 2, 0.0, x2 - x1, y2 - y1)
-        body += _NO_ID
+        body += _unpadded(track)
 
 
 def _header(stamp_ns: int, frame_id: str) -> bytes:
@@ -87,8 +86,13 @@ def _stamp(stamp_ns: int) -> bytes:
 
 def _string(text: str) -> bytes:
     """A string and the gap behind it, which ends where a number of 4 bytes may stand."""
+    string = _unpadded(text)
+    return string + bytes(-len(string) % 4)
+
+
+def _unpadded(text: str) -> bytes:
     encoded = text.encode() + b"\0"
-    return _COUNT.pack(len(encoded)) + encoded + bytes(-len(encoded) % 4)
+    return _COUNT.pack(len(encoded)) + encoded
 
 
 def _align(body: bytearray, size: int) -> None:

@@ -304,6 +304,28 @@ def test_a_gap_and_another_size_begin_a_new_memory_and_say_so(start_detector, cl
     assert fresh_counts(client, reports)["memory restarts"] == 2
 
 
+def test_objects_keep_their_ids_and_get_new_ones_after_a_reset(start_detector, client) -> None:
+    start_detector("-r", f"image:={TOPIC}", "-p", "tracking:=true")
+    camera = client.publisher(Image, TOPIC)
+    current = client.collect(Detection2DArray, "/detector/detections")
+    anticipated = client.collect(AnticipatedDetections, "/detector/anticipated")
+    prime(client, camera, current, anticipated)
+
+    def ids(index: int) -> set[str]:
+        camera.publish(frame(index))
+        client.until(lambda: anticipated[-1].header == header(index), f"the answer to image {index}")
+        client.until(lambda: current[-1].header == header(index), f"detections of image {index}")
+        for horizon in anticipated[-1].horizons:
+            assert {d.id for d in horizon.detections.detections} - {""} <= {d.id for d in current[-1].detections}
+        return {detection.id for detection in current[-1].detections} - {""}
+
+    seen = [ids(index) for index in range(4)]
+    assert seen[0] and seen[0] & seen[3]
+    client.call(Trigger, "/detector/reset", Trigger.Request())
+    after = ids(4)
+    assert after and min(map(int, after)) > max(int(one) for of_image in seen for one in of_image)
+
+
 def test_silence_is_explained_by_what_the_graph_shows(start_detector, client) -> None:
     detector = start_detector("-r", f"image:={TOPIC}", "-p", "image_qos:=reliable")
     reports = client.collect(DiagnosticArray, "/diagnostics")

@@ -13,6 +13,7 @@ FIXED: dict[str, object] = {
     "threads": 0,
     "image_transport": "raw",
     "image_qos": "sensor_data",
+    "tracking": False,
 }
 LIVE: dict[str, object] = {
     "score_threshold": 0.5,

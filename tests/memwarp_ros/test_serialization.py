@@ -1,5 +1,6 @@
 """What serialization.py writes is what rclpy would make of the messages of conversions.py."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,13 +25,15 @@ def names_and_detections(draw: st.DrawFn, arrays: int) -> tuple[list[str], list[
     names = draw(st.lists(TEXTS, min_size=1, max_size=4))
 
     def detections() -> Detections:
-        rows = draw(st.lists(st.tuples(*[NUMBERS] * 5, st.integers(0, len(names) - 1)), max_size=5))
+        ids = st.integers(-1, 2**63 - 1)
+        rows = draw(st.lists(st.tuples(*[NUMBERS] * 5, st.integers(0, len(names) - 1), ids), max_size=5))
         values = torch.tensor([row[:5] for row in rows], dtype=torch.float32).reshape(-1, 5)
         return Detections(
             boxes_xyxy=values[:, :4],
             scores=values[:, 4],
             labels=torch.tensor([row[5] for row in rows], dtype=torch.int64),
             stamp_ns=draw(STAMPS_NS),
+            track_ids=torch.tensor([row[6] for row in rows], dtype=torch.int64) if draw(st.booleans()) else None,
         )
 
     return names, [detections() for _ in range(arrays)]
@@ -61,12 +64,7 @@ def test_anticipated_detections_are_rclpys(
     drawn: tuple[list[str], list[Detections]], source_ns: int, frame_id: str, model: str, version: str
 ) -> None:
     names, later = drawn
-    later = [
-        Detections(
-            boxes_xyxy=one.boxes_xyxy, scores=one.scores, labels=one.labels, stamp_ns=source_ns // 2 + index * 10**8
-        )
-        for index, one in enumerate(later)
-    ]
+    later = [replace(one, stamp_ns=source_ns // 2 + index * 10**8) for index, one in enumerate(later)]
     header = Header(stamp=ns_to_stamp(source_ns // 2), frame_id=frame_id)
     message = to_anticipated(later, names, header, model, version)
     assert_same_bytes(serialize_anticipated(later, names, header, model, version), message)
