@@ -26,7 +26,9 @@ from vision_msgs.msg import (
 )
 
 from memwarp_core import DataError, Detections
-from memwarp_ros.msg import AnticipatedDetections, DetectionsAtHorizon
+from memwarp_core.streaming import Agreement, HorizonCheck
+from memwarp_ros.msg import AnticipatedDetections, AnticipationCheck, AnticipationScore, DetectionsAtHorizon
+from memwarp_ros.msg import HorizonCheck as HorizonCheckMessage
 
 # Bytes per pixel of an encoding, and OpenCV's code to make RGB of it. cv_bridge uses the same codes, but its compiled
 # part does not load where NumPy is not the one that it was built with.
@@ -143,6 +145,25 @@ def to_anticipated(
     )
 
 
+def to_anticipation_check(
+    checks: Sequence[HorizonCheck], horizons_s: Sequence[float], class_names: Sequence[str], header: Header
+) -> AnticipationCheck:
+    """What a detector's check of its own anticipations says, per horizon."""
+    return AnticipationCheck(
+        header=header,
+        horizons=[
+            HorizonCheckMessage(
+                horizon=_to_duration(round(horizon_s * 1e9)),
+                all_classes=_to_score("", check.all_classes),
+                per_class=[_to_score(class_names[label], of_class) for label, of_class in check.per_class.items()],
+                negative_for_s=check.negative_for_s,
+                is_harmful=check.is_harmful,
+            )
+            for horizon_s, check in zip(horizons_s, checks, strict=True)
+        ],
+    )
+
+
 def to_label_info(class_names: Sequence[str], header: Header, score_threshold: float) -> LabelInfo:
     """What a detector can find; detections carry the name itself, this maps the index to it."""
     return LabelInfo(
@@ -154,12 +175,26 @@ def to_label_info(class_names: Sequence[str], header: Header, score_threshold: f
 
 def _at_horizon(later: Detections, class_names: Sequence[str], frame_id: str, source_ns: int) -> DetectionsAtHorizon:
     target = ns_to_stamp(later.stamp_ns)
-    horizon = ns_to_stamp(later.stamp_ns - source_ns)
     return DetectionsAtHorizon(
-        horizon=Duration(sec=horizon.sec, nanosec=horizon.nanosec),
+        horizon=_to_duration(later.stamp_ns - source_ns),
         target_stamp=target,
         detections=to_detection_array(later, class_names, Header(stamp=target, frame_id=frame_id)),
     )
+
+
+def _to_score(class_id: str, agreement: Agreement) -> AnticipationScore:
+    return AnticipationScore(
+        class_id=class_id,
+        objects=agreement.objects,
+        hit_rate=agreement.hit_rate,
+        mean_iou=agreement.mean_iou,
+        mean_iou_unmoved=agreement.mean_iou_unmoved,
+        gain=agreement.gain,
+    )
+
+
+def _to_duration(nanoseconds: int) -> Duration:
+    return Duration(sec=nanoseconds // 1_000_000_000, nanosec=nanoseconds % 1_000_000_000)
 
 
 def _unpack(message: Image) -> np.ndarray:

@@ -10,12 +10,13 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import rclpy
 import torch
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -39,16 +40,18 @@ from vision_msgs.msg import Detection2DArray, LabelInfo
 from memwarp_core import ConfigError, Detections, DetectorState, MemwarpError, StaleFrameError, load_detector
 from memwarp_core.streaming import Tracker, Tracks, VideoDetector
 from memwarp_core.visualization import draw_detections
+from memwarp_ros.anticipation_watch import AnticipationWatch, anticipation_status, harm
 from memwarp_ros.big_buffers import keep_big_buffers
 from memwarp_ros.conversions import (
     image_to_rgb,
     ns_to_stamp,
     rgb_to_image,
     stamp_to_ns,
+    to_anticipation_check,
     to_label_info,
 )
 from memwarp_ros.input_watch import Expected, explain_silence, look_for_sources, topics_with, type_name
-from memwarp_ros.msg import AnticipatedDetections
+from memwarp_ros.msg import AnticipatedDetections, AnticipationCheck
 from memwarp_ros.parameters import declare_parameters, horizon_name, live_parameters
 from memwarp_ros.serialization import serialize_anticipated, serialize_detection_array
 from memwarp_ros.stream_statistics import StreamStatistics
@@ -93,6 +96,7 @@ class DetectorNode(LifecycleNode):
         self._tracker: Tracker | None = None
         self._tracks = Tracks()
         """They live as long as the node, so that no id is given twice."""
+        self._watch = AnticipationWatch(self._live.horizons_s, self.settings.self_check_patience_s)
         self._moving_s = 0.0
         """How long it took to move the last detections to the instant of publishing."""
         # Held while an image is processed, so that stop() can wait for the last one.
@@ -129,6 +133,7 @@ class DetectorNode(LifecycleNode):
         self._anticipated = self.create_publisher(AnticipatedDetections, "~/anticipated", _RESULTS)
         self._anticipated_at = self._create_horizon_publishers(self._live.horizons_s)
         self._detections_now = self.create_publisher(Detection2DArray, "~/detections_now", _RESULTS)
+        self._anticipation_check = self.create_publisher(AnticipationCheck, "~/anticipation_check", _RESULTS)
         self._label_info = self.create_publisher(LabelInfo, "~/label_info", _LATCHED)
         self._debug_image = self.create_publisher(Image, "~/debug_image", _RESULTS)
         self._publish_label_info(self._live.score_threshold)
@@ -149,8 +154,8 @@ class DetectorNode(LifecycleNode):
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free the model and take the topics away."""
-        results = (self._detections, self._anticipated, self._detections_now, self._label_info, self._debug_image)
-        for publisher in (*results, *self._anticipated_at):
+        results = (self._detections, self._anticipated, self._detections_now, self._anticipation_check)
+        for publisher in (*results, *self._anticipated_at, self._label_info, self._debug_image):
             self.destroy_publisher(publisher)
         self._detector = None
         self._state = DetectorState()
@@ -279,7 +284,7 @@ class DetectorNode(LifecycleNode):
             return
         # Moving the boxes takes time, too: about as long as for the image before.
         horizon_s = max(age_s, 0.0) + self._moving_s + live.consumer_delay_s
-        (moved,) = self._look_ahead(found, state, [horizon_s])
+        (moved,) = self._chosen([horizon_s], self._look_ahead(found, state, [horizon_s]), found)
         target = Header(stamp=ns_to_stamp(moved.stamp_ns), frame_id=header.frame_id)
         message = serialize_detection_array(moved, self._detector.class_names, target)
         self._moving_s = (self._now_ns() - began_ns) / 1e9
@@ -287,10 +292,13 @@ class DetectorNode(LifecycleNode):
 
     def _anticipate(self, found: Detections, state: DetectorState, header: Header) -> list[Detections]:
         """Publish what will be at each horizon; nothing is computed while nobody listens."""
-        listeners = (self._anticipated, *self._anticipated_at, self._debug_image)
+        listeners = (self._anticipated, *self._anticipated_at, self._anticipation_check, self._debug_image)
         if not any(publisher.get_subscription_count() for publisher in listeners):
+            self._watch.step(self._best(found), [], state)
             return []
         anticipated = self._look_ahead(found, state, self._live.horizons_s)
+        self._watch.step(self._best(found), anticipated, state)
+        anticipated = self._chosen(self._live.horizons_s, anticipated, found)
         detector = self._detector
         self._anticipated.publish(
             serialize_anticipated(anticipated, detector.class_names, header, detector.name, detector.version)
@@ -306,6 +314,17 @@ class DetectorNode(LifecycleNode):
         if self._tracker is None:
             return anticipated
         return [self._tracker.anticipate(later, found, state) for later in anticipated]
+
+    def _chosen(
+        self, horizons_s: Sequence[float], anticipated: Sequence[Detections], found: Detections
+    ) -> list[Detections]:
+        """Standing boxes instead of anticipated ones where these do harm, if that is wanted."""
+        return [
+            replace(self._best(found), stamp_ns=later.stamp_ns)
+            if self._live.fall_back_to_unmoved and self._watch.is_harmful(horizon_s)
+            else later
+            for horizon_s, later in zip(horizons_s, anticipated, strict=True)
+        ]
 
     def _best(self, detections: Detections) -> Detections:
         """Those that are to be published, in host memory."""
@@ -347,6 +366,7 @@ class DetectorNode(LifecycleNode):
                 for publisher in self._anticipated_at:
                     self.destroy_publisher(publisher)
                 self._anticipated_at = self._create_horizon_publishers(live.horizons_s)
+                self._watch = AnticipationWatch(live.horizons_s, self.settings.self_check_patience_s)
         if self._detector is not None and live.score_threshold != before.score_threshold:
             self._publish_label_info(live.score_threshold)
         return SetParametersResult(successful=True)
@@ -372,7 +392,24 @@ class DetectorNode(LifecycleNode):
             why_silent=why_silent,
         )
         header = Header(stamp=self.get_clock().now().to_msg())
-        self._diagnostics.publish(DiagnosticArray(header=header, status=[status]))
+        self._diagnostics.publish(DiagnosticArray(header=header, status=[status, self._report_anticipation(header)]))
+
+    def _report_anticipation(self, header: Header) -> DiagnosticStatus:
+        """Publish and return what the check of past anticipations says."""
+        watch = self._watch
+        checks = watch.look()
+        if self._detector is not None:
+            names = self._detector.class_names
+            self._anticipation_check.publish(to_anticipation_check(checks, watch.horizons_s, names, header))
+        if harmful := harm(checks, watch.horizons_s):
+            self.get_logger().warning(f"{self._topic}: {harmful}", throttle_duration_sec=_EXPLAIN_EVERY_S)
+        return anticipation_status(
+            checks,
+            watch.horizons_s,
+            name=f"{self.get_fully_qualified_name()}: anticipation",
+            hardware_id=str(self._detector.device) if self._detector else self.settings.device,
+            falls_back=self._live.fall_back_to_unmoved,
+        )
 
     def _explain_silence(self) -> str:
         """Why no image arrives, by what the graph shows; it is logged as well, now and then."""

@@ -92,6 +92,14 @@ _DESCRIPTORS = {
         "~/detections_now does not move the detections of an older image.",
         _LONGEST_HORIZON_S,
     ),
+    "self_check_patience_s": ParameterDescriptor(
+        description="Anticipating is reported as harmful when it was worse than standing boxes for so many seconds.",
+        floating_point_range=[FloatingPointRange(from_value=0.0, to_value=3600.0)],
+        read_only=True,
+    ),
+    "fall_back_to_unmoved": ParameterDescriptor(
+        description="Publish standing boxes instead of anticipated ones at horizons where anticipating is harmful."
+    ),
 }
 
 
@@ -110,6 +118,7 @@ class FixedParameters:
     image_transport: str
     image_qos: str
     tracking: bool
+    self_check_patience_s: float
 
     def __post_init__(self) -> None:
         _check_choice("image_transport", self.image_transport, _IMAGE_TRANSPORTS)
@@ -129,6 +138,7 @@ class LiveParameters:
     delay_compensation: str
     consumer_delay_s: float
     max_image_age_s: float
+    fall_back_to_unmoved: bool
 
     def __post_init__(self) -> None:
         _check_choice("delay_compensation", self.delay_compensation, _DELAY_COMPENSATIONS)

@@ -1,13 +1,15 @@
 """What runs live: one detector per process, one state per camera."""
 
 from memwarp_core.streaming.load import load_detector, run_detector
-from memwarp_core.streaming.self_check import SelfCheck, SelfCheckConfig, SelfCheckState
+from memwarp_core.streaming.self_check import Agreement, HorizonCheck, SelfCheck, SelfCheckConfig, SelfCheckState
 from memwarp_core.streaming.split_detector import SplitVideoDetector
 from memwarp_core.streaming.tracker import Tracker, TrackerConfig, Tracks
 from memwarp_core.streaming.video_detector import DetectorState, VideoDetector
 
 __all__ = [
+    "Agreement",
     "DetectorState",
+    "HorizonCheck",
     "SelfCheck",
     "SelfCheckConfig",
     "SelfCheckState",

@@ -26,7 +26,7 @@ from memwarp_core import load_detector
 from memwarp_core.data.bags import read_bag
 from memwarp_core.data.clips import Clip
 from memwarp_ros.conversions import image_to_rgb, ns_to_stamp, rgb_to_image, stamp_to_ns
-from memwarp_ros.msg import AnticipatedDetections
+from memwarp_ros.msg import AnticipatedDetections, AnticipationCheck
 from memwarp_ros.parameters import LiveParameters
 
 pytestmark = pytest.mark.slow
@@ -324,6 +324,56 @@ def test_objects_keep_their_ids_and_get_new_ones_after_a_reset(start_detector, c
     client.call(Trigger, "/detector/reset", Trigger.Request())
     after = ids(4)
     assert after and min(map(int, after)) > max(int(one) for of_image in seen for one in of_image)
+
+
+def test_past_anticipations_are_checked_and_do_better_than_standing_boxes(start_detector, client) -> None:
+    start_detector("-r", f"image:={TOPIC}", "-p", "horizons_s:=[0.05, 0.1]")
+    camera = client.publisher(Image, TOPIC)
+    current = client.collect(Detection2DArray, "/detector/detections")
+    checks = client.collect(AnticipationCheck, "/detector/anticipation_check")
+    reports = client.collect(DiagnosticArray, "/diagnostics")
+    prime(client, camera, current)
+    for index in range(20):
+        camera.publish(frame(index))
+        client.until(lambda i=index: current[-1].header == header(i), f"the answer to image {index}")
+
+    client.until(lambda: checks[-1].horizons[0].all_classes.objects > 20, "a report of what was compared")
+    for check, horizon_ns in zip(checks[-1].horizons, (50_000_000, 100_000_000), strict=True):
+        assert (check.horizon.sec, check.horizon.nanosec) == (0, horizon_ns)
+        agreement = check.all_classes
+        assert agreement.class_id == "" and agreement.objects == sum(one.objects for one in check.per_class)
+        assert agreement.gain == pytest.approx(agreement.mean_iou - agreement.mean_iou_unmoved, abs=1e-6)
+        assert agreement.gain > 0 and not check.is_harmful
+    known = len(reports)
+    client.until(lambda: len(reports) > known + 1, "another report")
+    image, anticipation = reports[-1].status
+    assert "gain in IoU over standing boxes" in anticipation.message and image.name != anticipation.name
+    assert any(pair.key == "0.1 s: hit rate" for pair in anticipation.values)
+
+
+def test_standing_boxes_are_published_where_anticipating_does_harm(start_detector, client) -> None:
+    choices = ("horizons_s:=[0.1]", "self_check_patience_s:=0.0", "fall_back_to_unmoved:=true")
+    detector = start_detector("-r", f"image:={TOPIC}", *(word for choice in choices for word in ("-p", choice)))
+    camera = client.publisher(Image, TOPIC)
+    current = client.collect(Detection2DArray, "/detector/detections")
+    anticipated = client.collect(AnticipatedDetections, "/detector/anticipated")
+    checks = client.collect(AnticipationCheck, "/detector/anticipation_check")
+    prime(client, camera, current, anticipated)
+
+    def send(index: int) -> None:
+        # To and fro: two images later everything is where it was.
+        camera.publish(rgb_to_image(scene(4 * (index % 2)), header(index)))
+        client.until(lambda: anticipated[-1].header == header(index), f"the answer to image {index}")
+        client.until(lambda: current[-1].header == header(index), f"detections of image {index}")
+
+    for index in range(12):
+        send(index)
+    client.until(lambda: checks[-1].horizons[0].is_harmful, "harm to be noticed")
+    send(12)
+    [later] = anticipated[-1].horizons
+    assert [d.bbox for d in later.detections.detections] == [d.bbox for d in current[-1].detections]
+    assert later.detections.header.stamp == later.target_stamp
+    assert "anticipating is worse than standing boxes at 0.1 s" in detector.log
 
 
 def test_silence_is_explained_by_what_the_graph_shows(start_detector, client) -> None:

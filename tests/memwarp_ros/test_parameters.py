@@ -14,6 +14,7 @@ FIXED: dict[str, object] = {
     "image_transport": "raw",
     "image_qos": "sensor_data",
     "tracking": False,
+    "self_check_patience_s": 5.0,
 }
 LIVE: dict[str, object] = {
     "score_threshold": 0.5,
@@ -22,6 +23,7 @@ LIVE: dict[str, object] = {
     "delay_compensation": "publish_delay",
     "consumer_delay_s": 0.0,
     "max_image_age_s": 1.0,
+    "fall_back_to_unmoved": False,
 }
 
 
