@@ -5,21 +5,25 @@ what arrives during an inference replaces what waits. Services and diagnostics a
 (torch releases the interpreter while it computes).
 """
 
+import resource
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rclpy
 import torch
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
 from rclpy.context import Context
 from rclpy.executors import Executor, MultiThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
@@ -33,7 +37,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
 from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import Header
+from std_msgs.msg import Float64, Header
 from std_srvs.srv import SetBool, Trigger
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
@@ -66,6 +70,8 @@ _WHY_ANEW = {
     "gap": "came after a gap longer than the model's max_gap_s",
     "size": "has another size than the one before",
 }
+_DEBUG_TIMES = ("processing_time", "pipeline_latency", "cyclic_time")
+"""Of the last image: from taking it to having published; from its stamp until then; from the image before to it."""
 _WARN_EVERY_S = 5.0
 _EXPLAIN_EVERY_S = 30.0
 _REPORT_EVERY_S = 1.0
@@ -87,7 +93,7 @@ class DetectorNode(LifecycleNode):
         self.settings = declare_parameters(self)
         self._live = live_parameters(self)
         self._detector: VideoDetector | None = None
-        self._statistics = StreamStatistics(self._now_ns())
+        self._statistics = StreamStatistics(time.monotonic_ns())
         self._subscription: Subscription | None = None
         self._is_active = False
         self._is_enabled = True
@@ -106,7 +112,8 @@ class DetectorNode(LifecycleNode):
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", _RESULTS)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(SetBool, "~/enable", self._on_enable)
-        self.create_timer(_REPORT_EVERY_S, self._report)
+        # Diagnostics go on where the time of a recording stands still.
+        self.create_timer(_REPORT_EVERY_S, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self.add_on_set_parameters_callback(self._on_set_parameters)
         # rclpy lets the error of a transition that the state does not allow end the process.
         change_state = self._service_change_state.callback
@@ -133,6 +140,7 @@ class DetectorNode(LifecycleNode):
         self._anticipated = self.create_publisher(AnticipatedDetections, "~/anticipated", _RESULTS)
         self._anticipated_at = self._create_horizon_publishers(self._live.horizons_s)
         self._detections_now = self.create_publisher(Detection2DArray, "~/detections_now", _RESULTS)
+        self._debug_times = [self.create_publisher(Float64, f"~/debug/{name}_ms", _RESULTS) for name in _DEBUG_TIMES]
         self._anticipation_check = self.create_publisher(AnticipationCheck, "~/anticipation_check", _RESULTS)
         self._label_info = self.create_publisher(LabelInfo, "~/label_info", _LATCHED)
         self._debug_image = self.create_publisher(Image, "~/debug_image", _RESULTS)
@@ -155,7 +163,8 @@ class DetectorNode(LifecycleNode):
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free the model and take the topics away."""
         results = (self._detections, self._anticipated, self._detections_now, self._anticipation_check)
-        for publisher in (*results, *self._anticipated_at, self._label_info, self._debug_image):
+        debug = (*self._debug_times, self._debug_image)
+        for publisher in (*results, *self._anticipated_at, self._label_info, *debug):
             self.destroy_publisher(publisher)
         self._detector = None
         self._state = DetectorState()
@@ -219,8 +228,9 @@ class DetectorNode(LifecycleNode):
         with self._processing:
             if self._subscription is None:
                 return
-            started_ns, stamp_ns = self._now_ns(), stamp_to_ns(message.header.stamp)
-            self._statistics.receive(started_ns, stamp_ns, info.get("publication_sequence_number"))
+            started_ns, stamp_ns = time.monotonic_ns(), stamp_to_ns(message.header.stamp)
+            age_ns = self._now_ns() - stamp_ns
+            self._statistics.receive(started_ns, age_ns, info.get("publication_sequence_number"))
             try:
                 image = image_to_rgb(message)
                 found, state = self._detect(image, stamp_ns)
@@ -237,7 +247,12 @@ class DetectorNode(LifecycleNode):
             if self._debug_image.get_subscription_count():
                 drawn = draw_detections(image, current, self._detector.class_names, dashed=anticipated)
                 self._debug_image.publish(rgb_to_image(drawn, message.header))
-            self._statistics.process(self._now_ns() - started_ns)
+            took_ns = time.monotonic_ns() - started_ns
+            self._statistics.process(took_ns)
+            of_image_ns = (took_ns, age_ns + took_ns, self._statistics.cycle_ns)
+            for publisher, of_this_ns in zip(self._debug_times, of_image_ns, strict=True):
+                if publisher.get_subscription_count():
+                    publisher.publish(Float64(data=of_this_ns / 1e6))
 
     def _detect(self, image: np.ndarray, stamp_ns: int) -> tuple[Detections, DetectorState]:
         """What is in the image, and the stream's new state; a stamp that goes back begins a new memory."""
@@ -269,8 +284,8 @@ class DetectorNode(LifecycleNode):
         if not self._detections_now.get_subscription_count():
             return
         live, source_ns = self._live, stamp_to_ns(header.stamp)
-        began_ns = self._now_ns()
-        age_s = (began_ns - source_ns) / 1e9
+        began_ns = time.monotonic_ns()
+        age_s = (self._now_ns() - source_ns) / 1e9
         if live.delay_compensation == "none" or age_s > live.max_image_age_s:
             if live.delay_compensation != "none":
                 self.get_logger().warning(
@@ -287,7 +302,7 @@ class DetectorNode(LifecycleNode):
         (moved,) = self._chosen([horizon_s], self._look_ahead(found, state, [horizon_s]), found)
         target = Header(stamp=ns_to_stamp(moved.stamp_ns), frame_id=header.frame_id)
         message = serialize_detection_array(moved, self._detector.class_names, target)
-        self._moving_s = (self._now_ns() - began_ns) / 1e9
+        self._moving_s = (time.monotonic_ns() - began_ns) / 1e9
         self._detections_now.publish(message)
 
     def _anticipate(self, found: Detections, state: DetectorState, header: Header) -> list[Detections]:
@@ -382,15 +397,19 @@ class DetectorNode(LifecycleNode):
         self._label_info.publish(to_label_info(self._detector.class_names, header, score_threshold))
 
     def _report(self) -> None:
-        now_ns = self._now_ns()
+        now_ns = time.monotonic_ns()
         why_silent = self._explain_silence() if self._statistics.is_silent(now_ns) else ""
         status = self._statistics.report(
             now_ns,
             name=f"{self.get_fully_qualified_name()}: {self._topic}",
             hardware_id=str(self._detector.device) if self._detector else self.settings.device,
             enabled=self._subscription is not None,
+            max_age_s=self._live.max_image_age_s,
             why_silent=why_silent,
         )
+        if self._detector is not None:
+            status.values.append(KeyValue(key="model", value=f"{self._detector.name} {self._detector.version}"))
+        status.values.append(KeyValue(key="memory of the process [MiB]", value=f"{_memory_mib():.0f}"))
         header = Header(stamp=self.get_clock().now().to_msg())
         self._diagnostics.publish(DiagnosticArray(header=header, status=[status, self._report_anticipation(header)]))
 
@@ -440,6 +459,14 @@ class DetectorNode(LifecycleNode):
 
     def _now_ns(self) -> int:
         return self.get_clock().now().nanoseconds
+
+
+def _memory_mib() -> float:
+    """Resident memory of this process; NaN where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+    except OSError:
+        return float("nan")
 
 
 def main() -> int:

@@ -89,7 +89,8 @@ _DESCRIPTORS = {
         1.0,
     ),
     "max_image_age_s": _seconds(
-        "~/detections_now does not move the detections of an older image.",
+        "An image that is older on arrival is reported in /diagnostics, and ~/detections_now does not move what was "
+        "seen in it.",
         _LONGEST_HORIZON_S,
     ),
     "self_check_patience_s": ParameterDescriptor(

@@ -1,8 +1,8 @@
 """What happened to the images of one stream, as counts, times and a diagnostic status."""
 
 from collections import deque
-from statistics import fmean
 
+import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 _RECENT = 100
@@ -11,7 +11,11 @@ _SILENCE_S = 2.0
 
 
 class StreamStatistics:
-    """Counts of one stream since the node started, and the times of its last images."""
+    """Counts of one stream since the node started, and the times of its last images.
+
+    Times called `now` are of a clock that neither jumps nor stands still, as time.monotonic_ns(); ages are by the
+    node's own clock, which may be that of a recording.
+    """
 
     def __init__(self, now_ns: int) -> None:
         self.received = 0
@@ -21,23 +25,29 @@ class StreamStatistics:
         """Sent but never received, because a newer one came during an inference or the network lost them."""
         self.restarts = 0
         """New memories because a stamp went back in time, after a gap, or with another image size."""
+        self.cycle_ns = 0
+        """From the image before to the last one."""
+        self.age_ns = 0
+        """Of the last image, on arrival."""
         self._last_sequence_number: int | None = None
         self._last_received_ns = now_ns
-        self._last_age_ns = 0
         self._processing_ns: deque[int] = deque(maxlen=_RECENT)
+        self._oldest_ns = 0
         self._reported_ns = now_ns
         self._reported_processed = 0
         self._reported_refused = 0
 
-    def receive(self, now_ns: int, stamp_ns: int, sequence_number: int | None) -> None:
+    def receive(self, now_ns: int, age_ns: int, sequence_number: int | None) -> None:
         """Count an image and, by the number that its publisher gave it, those missed before it.
 
         Args:
+            age_ns: from the image's stamp to its arrival.
             sequence_number: None where the middleware has none (Humble), then nothing is known of dropped images.
         """
         self.received += 1
-        self._last_received_ns = now_ns
-        self._last_age_ns = now_ns - stamp_ns
+        self.cycle_ns, self._last_received_ns = now_ns - self._last_received_ns, now_ns
+        self.age_ns = age_ns
+        self._oldest_ns = max(self._oldest_ns, age_ns)
         if sequence_number is None:
             return
         if self._last_sequence_number is not None:
@@ -58,15 +68,17 @@ class StreamStatistics:
         return now_ns - self._last_received_ns > _SILENCE_S * 1e9
 
     def report(
-        self, now_ns: int, *, name: str, hardware_id: str, enabled: bool, why_silent: str = ""
+        self, now_ns: int, *, name: str, hardware_id: str, enabled: bool, max_age_s: float, why_silent: str = ""
     ) -> DiagnosticStatus:
-        """The status since the last report: a warning when images stay away or were refused.
+        """The status since the last report: a warning when images stay away, were refused or came too old.
 
         Args:
+            max_age_s: images that are older on arrival are too old.
             why_silent: what explains that images stay away.
         """
         elapsed_s = max((now_ns - self._reported_ns) / 1e9, 1e-9)
         silence_s = (now_ns - self._last_received_ns) / 1e9
+        oldest_s, self._oldest_ns = self._oldest_ns / 1e9, 0
         new_processed, new_refused = (
             self.processed - self._reported_processed,
             self.refused - self._reported_refused,
@@ -83,10 +95,14 @@ class StreamStatistics:
             level, message = DiagnosticStatus.WARN, f"no image for {silence_s:.0f} s"
             if why_silent:
                 message += f": {why_silent}"
+        elif oldest_s > max_age_s:
+            level, message = DiagnosticStatus.WARN, f"images up to {oldest_s:.2f} s old on arrival"
+        p50, p95 = np.percentile(self._processing_ns or [0], (50, 95))
         values = {
             "rate [Hz]": f"{new_processed / elapsed_s:.2f}",
-            "image age on arrival [ms]": f"{self._last_age_ns / 1e6:.1f}",
-            "processing time, mean [ms]": f"{fmean(self._processing_ns or [0]) / 1e6:.1f}",
+            "image age on arrival [ms]": f"{self.age_ns / 1e6:.1f}",
+            "processing time, p50 [ms]": f"{p50 / 1e6:.1f}",
+            "processing time, p95 [ms]": f"{p95 / 1e6:.1f}",
             "processing time, longest [ms]": f"{max(self._processing_ns, default=0) / 1e6:.1f}",
             "images received": str(self.received),
             "images processed": str(self.processed),

@@ -8,21 +8,24 @@ SECOND = 1_000_000_000
 
 def report(statistics: StreamStatistics, now_ns: int, enabled: bool = True) -> tuple[bytes, str, dict[str, str]]:
     """Level, message and values, as a subscriber gets them."""
-    status = statistics.report(now_ns, name="detector: /image", hardware_id="cpu", enabled=enabled)
+    status = statistics.report(now_ns, name="detector: /image", hardware_id="cpu", enabled=enabled, max_age_s=1.0)
     status = deserialize_message(serialize_message(status), DiagnosticStatus)
     return status.level, status.message, {pair.key: pair.value for pair in status.values}
 
 
 def test_rate_is_that_since_the_last_report() -> None:
     statistics = StreamStatistics(now_ns=0)
-    for now_ns in (SECOND // 4, SECOND // 2):
-        statistics.receive(now_ns, stamp_ns=now_ns - 30_000_000, sequence_number=None)
-        statistics.process(took_ns=20_000_000)
+    for now_ns, took_ns in ((SECOND // 4, 20_000_000), (SECOND // 2, 40_000_000)):
+        statistics.receive(now_ns, age_ns=30_000_000, sequence_number=None)
+        statistics.process(took_ns)
     level, message, values = report(statistics, SECOND)
     assert (level, message) == (DiagnosticStatus.OK, "2.0 images per second")
     assert values["rate [Hz]"] == "2.00"
     assert values["image age on arrival [ms]"] == "30.0"
-    assert values["processing time, mean [ms]"] == "20.0"
+    assert values["processing time, p50 [ms]"] == "30.0"
+    assert values["processing time, p95 [ms]"] == "39.0"
+    assert values["processing time, longest [ms]"] == "40.0"
+    assert statistics.cycle_ns == SECOND // 4
     assert report(statistics, 2 * SECOND)[2]["rate [Hz]"] == "0.00"
 
 
@@ -53,6 +56,15 @@ def test_silence_is_a_warning_unless_the_node_is_disabled() -> None:
     assert report(statistics, 2 * SECOND)[0] == DiagnosticStatus.OK
     assert report(statistics, 3 * SECOND)[:2] == (DiagnosticStatus.WARN, "no image for 3 s")
     assert report(statistics, 4 * SECOND, enabled=False)[:2] == (DiagnosticStatus.OK, "disabled")
+
+
+def test_an_image_that_is_too_old_is_a_warning_in_one_report() -> None:
+    statistics = StreamStatistics(now_ns=0)
+    statistics.receive(SECOND // 2, age_ns=3 * SECOND // 2, sequence_number=None)
+    statistics.receive(SECOND, age_ns=SECOND, sequence_number=None)
+    assert report(statistics, SECOND)[:2] == (DiagnosticStatus.WARN, "images up to 1.50 s old on arrival")
+    statistics.receive(2 * SECOND, age_ns=SECOND, sequence_number=None)
+    assert report(statistics, 2 * SECOND)[0] == DiagnosticStatus.OK
 
 
 def test_a_refused_image_is_a_warning_in_one_report() -> None:
