@@ -3,7 +3,7 @@
 
     python3 examples/follow_object.py --ros-args -p class_name:=rover -p source:=anticipated
 
-It takes the largest, and so most likely the nearest, object of a class; where ids are published (track: true at the
+It takes the largest, and so most likely the nearest, object of a class; where ids are published (tracking: true at the
 detector), it stays with one object as long as that is there. Where the object is at the instant of a command comes from
 one of three sources:
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticStatus
 
 from memwarp_core import Detections, DetectorState
 from memwarp_core.streaming import HorizonCheck, SelfCheck, SelfCheckConfig
+from memwarp_ros.conversions import to_status
 
 
 class AnticipationWatch:
@@ -61,13 +62,7 @@ def anticipation_status(
         message = f"gain in IoU over standing boxes: {gains}"
     if harmful := harm(checks, horizons_s):
         level, message = DiagnosticStatus.WARN, harmful + ("; standing boxes are published" if falls_back else "")
-    return DiagnosticStatus(
-        level=level,
-        name=name,
-        message=message,
-        hardware_id=hardware_id,
-        values=[KeyValue(key=key, value=value) for key, value in values.items()],
-    )
+    return to_status(level, message, values, name=name, hardware_id=hardware_id)
 
 
 def harm(checks: Sequence[HorizonCheck], horizons_s: Sequence[float]) -> str:

@@ -6,11 +6,12 @@ own, later stamp.
 """
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from vision_msgs.msg import (
@@ -162,6 +163,14 @@ def to_anticipation_check(
             for horizon_s, check in zip(horizons_s, checks, strict=True)
         ],
     )
+
+
+def to_status(
+    level: bytes, message: str, values: Mapping[str, str], *, name: str, hardware_id: str
+) -> DiagnosticStatus:
+    """A diagnostic status; `level` is one of DiagnosticStatus's."""
+    pairs = [KeyValue(key=key, value=value) for key, value in values.items()]
+    return DiagnosticStatus(level=level, name=name, message=message, hardware_id=hardware_id, values=pairs)
 
 
 def to_label_info(class_names: Sequence[str], header: Header, score_threshold: float) -> LabelInfo:

@@ -3,7 +3,9 @@
 from collections import deque
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticStatus
+
+from memwarp_ros.conversions import to_status
 
 _RECENT = 100
 _SILENCE_S = 2.0
@@ -110,10 +112,4 @@ class StreamStatistics:
             "images dropped": str(self.dropped),
             "memory restarts": str(self.restarts),
         }
-        return DiagnosticStatus(
-            level=level,
-            name=name,
-            message=message,
-            hardware_id=hardware_id,
-            values=[KeyValue(key=key, value=value) for key, value in values.items()],
-        )
+        return to_status(level, message, values, name=name, hardware_id=hardware_id)
