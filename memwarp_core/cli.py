@@ -2,6 +2,8 @@
 
 import enum
 import json
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -17,7 +19,7 @@ from rich.table import Column, Table
 from typer.core import TyperGroup
 
 from memwarp_core.data.simulation.config import SimulationConfig
-from memwarp_core.errors import DataError, MemwarpError
+from memwarp_core.errors import ConfigError, DataError, MemwarpError
 
 if TYPE_CHECKING:
     from memwarp_core.data.bags import BagWriter
@@ -47,6 +49,15 @@ class _Commands(TyperGroup):
             raise typer.Exit(1) from error
 
 
+class _BenchCommands(TyperGroup):
+    """What is no command of its own belongs to `systems`: `memwarp bench rfcn` is `memwarp bench systems rfcn`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or args[0] not in (*self.commands, "--help"):
+            args = ["systems", *args]
+        return super().parse_args(ctx, args)
+
+
 app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
@@ -54,6 +65,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Video object detection with a memory that moves with the scene: where objects are and will be.",
 )
+
+bench = typer.Typer(cls=_BenchCommands, help="Time systems of the paper (the default), or the ROS 2 node.")
+app.add_typer(bench, name="bench")
 
 
 def main() -> None:
@@ -467,8 +481,8 @@ def reproduce(
     _OUTPUT.print(f"the report is {written}", highlight=False)
 
 
-@app.command()
-def bench(
+@bench.command("systems")
+def bench_systems(
     systems: Annotated[
         list[str] | None, typer.Argument(help="Of `memwarp models`; the first is compared with.")
     ] = None,
@@ -480,13 +494,33 @@ def bench(
     """Time systems of the paper side by side, with random weights: milliseconds per frame and ratio to the first."""
     from memwarp_core.evaluation.benchmark import benchmark
 
-    names = systems or [f"{system}-tiny" for system in ("rfcn", "memnet-6", "clocknet", "causal-fgfa", "fgfa")]
+    names = systems or ["rfcn-tiny", "memnet-tiny-6", "clocknet-tiny", "causal-fgfa-tiny", "fgfa-tiny"]
     table = Table(
         Column("system", no_wrap=True), "ms per frame", "quartiles apart", "ratio", title=f"{width}x{height} pixels"
     )
     for timing in benchmark(names, (height, width), frames, device):
         table.add_row(timing.name, f"{timing.median_ms:.1f}", f"{timing.spread_ms:.1f}", f"{timing.ratio:.2f}")
     _OUTPUT.print(table)
+
+
+@bench.command("ros")
+def bench_ros(
+    frames: Annotated[int, typer.Option(min=1, help="Images that are counted, per size, transport and way.")] = 300,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file for all figures.")] = None,
+) -> None:
+    """Time what the ROS 2 node costs beside its model, and what a plain rclpy node costs: milliseconds per image."""
+    needed = subprocess.run(
+        [sys.executable, "-c", "import rclpy, memwarp_ros.msg"], capture_output=True, text=True, check=False
+    )
+    if needed.returncode:
+        error = "".join(needed.stderr.strip().splitlines()[-1:])
+        raise ConfigError(
+            f"bench ros needs ROS 2 (rclpy) and the package memwarp_ros, got {error!r}; source the workspace that has "
+            "them (source install/setup.bash) or, in a clone, run: make build && ros_from_pip/run memwarp bench ros"
+        )
+    command = [sys.executable, "-m", "memwarp_ros.bench", "--frames", str(frames)]
+    command += ["--output", str(output)] if output is not None else []
+    raise typer.Exit(subprocess.run(command, check=False).returncode)
 
 
 @app.command()

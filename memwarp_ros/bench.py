@@ -1,6 +1,6 @@
 """What the node costs beside its model: to take an image, to make an array of it, to publish detections.
 
-    python -m memwarp_ros.bench [--frames N] [--output FILE.json]
+    memwarp bench ros [--frames N] [--output FILE.json]        # which runs python -m memwarp_ros.bench
 
 A camera sends 30 images per second to one process after the other: `memwarp` does with them what detector_node does,
 `plain` what a straightforward rclpy node does. Neither has a model; both publish the same detections to one subscriber.

@@ -112,6 +112,28 @@ def test_models_lists_what_ships(runner: CliRunner) -> None:
     assert available_models() and all(name in result.output for name in available_models())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        ([], ["rfcn-tiny", "memnet-tiny-6", "clocknet-tiny", "causal-fgfa-tiny", "fgfa-tiny"]),
+        (["rfcn-nano"], ["rfcn-nano"]),
+        (["systems", "rfcn-nano"], ["rfcn-nano"]),
+    ],
+)
+def test_bench_times_the_systems_that_are_named(runner: CliRunner, arguments: list[str], shown: list[str]) -> None:
+    options = ["--width", "64", "--height", "64", "--frames", "1", "--device", "cpu"]
+    result = runner.invoke(app, ["bench", *arguments, *options])
+    assert result.exit_code == 0, result.output
+    assert all(name in result.output for name in shown)
+
+
+def test_bench_ros_says_what_it_needs_where_there_is_no_ros(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    result = runner.invoke(app, ["bench", "ros"])
+    assert result.exit_code == 1
+    assert "ROS 2 (rclpy)" in result.output and "ros_from_pip/run memwarp bench ros" in result.output
+
+
 def test_help_needs_neither_torch_nor_a_renderer() -> None:
     code = (
         "import sys, typer.testing, memwarp_core.cli as cli\n"
