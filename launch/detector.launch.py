@@ -33,7 +33,7 @@ PARAMETERS = [
         as_text,
         "raw, or compressed: at <image_topic>/compressed.",
     ),
-    ("image_qos", "image_qos", as_text, "sensor_data (best effort) or reliable."),
+    ("image_qos", "image_qos", as_text, "A preset: sensor_data, reliable, system_default, ..., see docs/ros.md."),
     ("score_threshold", "score_threshold", float, "Detections with a lower score are not published."),
     ("horizons", "horizons_s", as_numbers, "Seconds after the image to anticipate, as in [0.1, 0.2]."),
     ("autostart", "autostart", as_flag, "false where something else configures and activates the node."),

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.logging import get_logger
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
-from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
@@ -56,16 +57,12 @@ from memwarp_ros.conversions import (
 )
 from memwarp_ros.input_watch import Expected, explain_silence, look_for_sources, topics_with, type_name
 from memwarp_ros.msg import AnticipatedDetections, AnticipationCheck
-from memwarp_ros.parameters import declare_parameters, horizon_name, live_parameters
+from memwarp_ros.parameters import IMAGE_QOS, declare_parameters, horizon_name, live_parameters
 from memwarp_ros.serialization import serialize_anticipated, serialize_detection_array
 from memwarp_ros.stream_statistics import StreamStatistics
 
 _RESULTS = QoSProfile(depth=10)
 _LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
-_IMAGE_RELIABILITY = {
-    "sensor_data": QoSReliabilityPolicy.BEST_EFFORT,
-    "reliable": QoSReliabilityPolicy.RELIABLE,
-}
 _WHY_ANEW = {
     "gap": "came after a gap longer than the model's max_gap_s",
     "size": "has another size than the one before",
@@ -96,7 +93,6 @@ class DetectorNode(LifecycleNode):
         self._statistics = StreamStatistics(time.monotonic_ns())
         self._subscription: Subscription | None = None
         self._is_active = False
-        self._is_enabled = True
         self._topic = self.resolve_topic_name("image")
         self._image_group = MutuallyExclusiveCallbackGroup()
         self._tracker: Tracker | None = None
@@ -148,9 +144,9 @@ class DetectorNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Take images, unless ~/enable has forbidden it."""
+        """Take images, unless `enabled` is false."""
         self._is_active = True
-        if self._is_enabled:
+        if self._live.enabled:
             self.start()
         return TransitionCallbackReturn.SUCCESS
 
@@ -196,20 +192,19 @@ class DetectorNode(LifecycleNode):
         if self._subscription is not None:
             return
         self._forget()
-        self._statistics.new_subscription()
         # A remapping of `image` moves the compressed topic along, as image_transport does it.
         image_topic = self.resolve_topic_name("image")
         is_compressed = self.settings.image_transport == "compressed"
-        # rclpy of Humble knows nothing of message info, later ones pass it to a callback with a second argument.
-        has_info = hasattr(Subscription, "CallbackType")
-        self._subscription = self.create_subscription(
+        subscribe = partial(
+            self.create_subscription,
             CompressedImage if is_compressed else Image,
             f"{image_topic}/compressed" if is_compressed else image_topic,
-            self._on_image if has_info else lambda message: self._on_image(message, {}),
-            QoSProfile(depth=1, reliability=_IMAGE_RELIABILITY[self.settings.image_qos]),
+            qos_profile=IMAGE_QOS[self.settings.image_qos],
             callback_group=self._image_group,
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
+        self._subscription, tells_of_losses = _with_losses(subscribe, self._on_image, self._statistics.lose)
+        self._statistics.new_subscription(tells_of_losses)
         self._topic = self._subscription.topic_name
         self.get_logger().info(
             f"{self._detector.name} {self._detector.version} on {self._detector.device} listens to {self._topic}"
@@ -242,8 +237,8 @@ class DetectorNode(LifecycleNode):
             # The current frame first: whoever waits for it need not wait for the anticipation.
             current = self._best(found)
             self._detections.publish(serialize_detection_array(current, self._detector.class_names, message.header))
-            self._publish_now(found, state, message.header)
-            anticipated = self._anticipate(found, state, message.header)
+            self._publish_now(found, current, state, message.header)
+            anticipated = self._anticipate(found, current, state, message.header)
             if self._debug_image.get_subscription_count():
                 drawn = draw_detections(image, current, self._detector.class_names, dashed=anticipated)
                 self._debug_image.publish(rgb_to_image(drawn, message.header))
@@ -279,8 +274,8 @@ class DetectorNode(LifecycleNode):
                 self._state = new_state
         return detections, new_state
 
-    def _publish_now(self, found: Detections, state: DetectorState, header: Header) -> None:
-        """Publish the detections as they are at this instant, if somebody listens."""
+    def _publish_now(self, found: Detections, current: Detections, state: DetectorState, header: Header) -> None:
+        """Publish the current detections as they are at this instant, if somebody listens."""
         if not self._detections_now.get_subscription_count():
             return
         live, source_ns = self._live, stamp_to_ns(header.stamp)
@@ -294,26 +289,27 @@ class DetectorNode(LifecycleNode):
                     "use_sim_time here and publish /clock there.",
                     throttle_duration_sec=_WARN_EVERY_S,
                 )
-            unmoved = self._best(found)
-            self._detections_now.publish(serialize_detection_array(unmoved, self._detector.class_names, header))
+            self._detections_now.publish(serialize_detection_array(current, self._detector.class_names, header))
             return
         # Moving the boxes takes time, too: about as long as for the image before.
         horizon_s = max(age_s, 0.0) + self._moving_s + live.consumer_delay_s
-        (moved,) = self._chosen([horizon_s], self._look_ahead(found, state, [horizon_s]), found)
+        (moved,) = self._chosen([horizon_s], self._look_ahead(found, state, [horizon_s]), current)
         target = Header(stamp=ns_to_stamp(moved.stamp_ns), frame_id=header.frame_id)
         message = serialize_detection_array(moved, self._detector.class_names, target)
         self._moving_s = (time.monotonic_ns() - began_ns) / 1e9
         self._detections_now.publish(message)
 
-    def _anticipate(self, found: Detections, state: DetectorState, header: Header) -> list[Detections]:
+    def _anticipate(
+        self, found: Detections, current: Detections, state: DetectorState, header: Header
+    ) -> list[Detections]:
         """Publish what will be at each horizon; nothing is computed while nobody listens."""
         listeners = (self._anticipated, *self._anticipated_at, self._anticipation_check, self._debug_image)
         if not any(publisher.get_subscription_count() for publisher in listeners):
-            self._watch.step(self._best(found), [], state)
+            self._watch.step(current, [], state)
             return []
         anticipated = self._look_ahead(found, state, self._live.horizons_s)
-        self._watch.step(self._best(found), anticipated, state)
-        anticipated = self._chosen(self._live.horizons_s, anticipated, found)
+        self._watch.step(current, anticipated, state)
+        anticipated = self._chosen(self._live.horizons_s, anticipated, current)
         detector = self._detector
         self._anticipated.publish(
             serialize_anticipated(anticipated, detector.class_names, header, detector.name, detector.version)
@@ -331,11 +327,11 @@ class DetectorNode(LifecycleNode):
         return [self._tracker.anticipate(later, found, state) for later in anticipated]
 
     def _chosen(
-        self, horizons_s: Sequence[float], anticipated: Sequence[Detections], found: Detections
+        self, horizons_s: Sequence[float], anticipated: Sequence[Detections], current: Detections
     ) -> list[Detections]:
         """Standing boxes instead of anticipated ones where these do harm, if that is wanted."""
         return [
-            replace(self._best(found), stamp_ns=later.stamp_ns)
+            replace(current, stamp_ns=later.stamp_ns)
             if self._live.fall_back_to_unmoved and self._watch.is_harmful(horizon_s)
             else later
             for horizon_s, later in zip(horizons_s, anticipated, strict=True)
@@ -361,11 +357,7 @@ class DetectorNode(LifecycleNode):
         return response
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        self._is_enabled = request.data
-        if not request.data:
-            self.stop()
-        elif self._is_active:
-            self.start()
+        self.set_parameters([Parameter("enabled", value=request.data)])
         response.success, response.message = True, "enabled" if request.data else "disabled"
         return response
 
@@ -384,6 +376,11 @@ class DetectorNode(LifecycleNode):
                 self._watch = AnticipationWatch(live.horizons_s, self.settings.self_check_patience_s)
         if self._detector is not None and live.score_threshold != before.score_threshold:
             self._publish_label_info(live.score_threshold)
+        if self._is_active and live.enabled != before.enabled:
+            if live.enabled:
+                self.start()
+            else:
+                self.stop()
         return SetParametersResult(successful=True)
 
     def _create_horizon_publishers(self, horizons_s: Sequence[float]) -> list[Publisher]:
@@ -399,10 +396,11 @@ class DetectorNode(LifecycleNode):
     def _report(self) -> None:
         now_ns = time.monotonic_ns()
         why_silent = self._explain_silence() if self._statistics.is_silent(now_ns) else ""
+        hardware_id = str(self._detector.device) if self._detector else self.settings.device
         status = self._statistics.report(
             now_ns,
             name=f"{self.get_fully_qualified_name()}: {self._topic}",
-            hardware_id=str(self._detector.device) if self._detector else self.settings.device,
+            hardware_id=hardware_id,
             enabled=self._subscription is not None,
             max_age_s=self._live.max_image_age_s,
             why_silent=why_silent,
@@ -411,9 +409,10 @@ class DetectorNode(LifecycleNode):
             status.values.append(KeyValue(key="model", value=f"{self._detector.name} {self._detector.version}"))
         status.values.append(KeyValue(key="memory of the process [MiB]", value=f"{_memory_mib():.0f}"))
         header = Header(stamp=self.get_clock().now().to_msg())
-        self._diagnostics.publish(DiagnosticArray(header=header, status=[status, self._report_anticipation(header)]))
+        anticipation = self._report_anticipation(header, hardware_id)
+        self._diagnostics.publish(DiagnosticArray(header=header, status=[status, anticipation]))
 
-    def _report_anticipation(self, header: Header) -> DiagnosticStatus:
+    def _report_anticipation(self, header: Header, hardware_id: str) -> DiagnosticStatus:
         """Publish and return what the check of past anticipations says."""
         watch = self._watch
         checks = watch.look()
@@ -426,7 +425,7 @@ class DetectorNode(LifecycleNode):
             checks,
             watch.horizons_s,
             name=f"{self.get_fully_qualified_name()}: anticipation",
-            hardware_id=str(self._detector.device) if self._detector else self.settings.device,
+            hardware_id=hardware_id,
             falls_back=self._live.fall_back_to_unmoved,
         )
 
@@ -461,6 +460,22 @@ class DetectorNode(LifecycleNode):
         return self.get_clock().now().nanoseconds
 
 
+def _with_losses(
+    subscribe: Callable[..., Subscription], on_image: Callable[..., None], on_lost: Callable[[int], None]
+) -> tuple[Subscription, bool]:
+    """Subscribe as this rclpy and its middleware can; returns whether they tell how many images get lost on the way."""
+    # rclpy of Humble knows nothing of message info, later ones pass it to a callback with a second argument.
+    if not hasattr(Subscription, "CallbackType"):
+        return subscribe(callback=lambda message: on_image(message, {})), False
+    from rclpy.event_handler import SubscriptionEventCallbacks  # not in Humble
+
+    events = SubscriptionEventCallbacks(message_lost=lambda lost: on_lost(lost.total_count_change))
+    try:
+        return subscribe(callback=on_image, event_callbacks=events), True
+    except rclpy_implementation.UnsupportedEventTypeError:
+        return subscribe(callback=on_image), False
+
+
 def _memory_mib() -> float:
     """Resident memory of this process; NaN where the system does not tell."""
     try:
@@ -471,7 +486,6 @@ def _memory_mib() -> float:
 
 def main() -> int:
     """Run the node until SIGINT or SIGTERM; returns the exit status."""
-    keep_big_buffers()
     # rclpy's own handlers tear the context down below an inference that still wants to publish.
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     stopped = threading.Event()
@@ -483,6 +497,8 @@ def main() -> int:
         get_logger("detector").fatal(str(error))
         rclpy.shutdown()
         return 1
+    if node.settings.keep_big_buffers:  # no image has come yet
+        keep_big_buffers()
     executor = make_executor(node)
     failed = node.settings.autostart and not start_up(node)
     while not failed and not stopped.is_set():

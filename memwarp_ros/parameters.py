@@ -12,13 +12,25 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 
 from memwarp_core import ConfigError
 
 _IMAGE_TRANSPORTS = ("raw", "compressed")
-_IMAGE_QOS = ("sensor_data", "reliable")
 _DELAY_COMPENSATIONS = ("none", "publish_delay")
 _LONGEST_HORIZON_S = 5.0
+
+IMAGE_QOS = {
+    "sensor_data": QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT),
+    "reliable": QoSProfile(depth=1, reliability=QoSReliabilityPolicy.RELIABLE),
+    "transient_local": QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL),
+    "system_default": QoSProfile(
+        depth=1, reliability=QoSReliabilityPolicy.SYSTEM_DEFAULT, durability=QoSDurabilityPolicy.SYSTEM_DEFAULT
+    ),
+}
+"""Each by its name as a parameter; the depth of 1 lets the newest image win."""
+if hasattr(QoSReliabilityPolicy, "BEST_AVAILABLE"):  # not in Humble
+    IMAGE_QOS["best_available"] = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_AVAILABLE)
 
 
 def _choice(description: str, *choices: str, read_only: bool = True) -> ParameterDescriptor:
@@ -59,12 +71,19 @@ _DESCRIPTORS = {
     ),
     "image_qos": _choice(
         "sensor_data (best effort) takes images from every publisher, reliable only from reliable ones; "
-        "the newest image wins with both.",
-        *_IMAGE_QOS,
+        "transient_local also gets the image that such a publisher sent before; system_default is what the "
+        "middleware's own profile says; best_available (not in Humble) is reliable where the publisher is. "
+        "The newest image wins with all.",
+        *IMAGE_QOS,
+    ),
+    "keep_big_buffers": ParameterDescriptor(
+        description="Keep the memory of an image for the next one instead of returning it to the system.",
+        read_only=True,
     ),
     "tracking": ParameterDescriptor(
         description="Give each object an id that stays from image to image; otherwise `id` is empty.", read_only=True
     ),
+    "enabled": ParameterDescriptor(description="Take images while the node is active; ~/enable sets it, too."),
     "score_threshold": ParameterDescriptor(
         description="Detections with a lower score are not published.",
         floating_point_range=[FloatingPointRange(from_value=0.0, to_value=1.0)],
@@ -118,12 +137,13 @@ class FixedParameters:
     threads: int
     image_transport: str
     image_qos: str
+    keep_big_buffers: bool
     tracking: bool
     self_check_patience_s: float
 
     def __post_init__(self) -> None:
         _check_choice("image_transport", self.image_transport, _IMAGE_TRANSPORTS)
-        _check_choice("image_qos", self.image_qos, _IMAGE_QOS)
+        _check_choice("image_qos", self.image_qos, tuple(IMAGE_QOS))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,6 +153,7 @@ class LiveParameters:
     Raises: ConfigError if a parameter has a value that it does not take.
     """
 
+    enabled: bool
     score_threshold: float
     max_detections: int
     horizons_s: tuple[float, ...]

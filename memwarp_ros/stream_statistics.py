@@ -10,6 +10,7 @@ from memwarp_ros.conversions import to_status
 _RECENT = 100
 _SILENCE_S = 2.0
 """Without an image for so long, the status is a warning."""
+_UNKNOWN = "unknown"
 
 
 class StreamStatistics:
@@ -24,7 +25,9 @@ class StreamStatistics:
         self.processed = 0
         self.refused = 0
         self.dropped = 0
-        """Sent but never received, because a newer one came during an inference or the network lost them."""
+        """Sent but never received; 0 where images have no numbers."""
+        self.lost = 0
+        """Of the dropped ones, those that the middleware says were lost on the way."""
         self.restarts = 0
         """New memories because a stamp went back in time, after a gap, or with another image size."""
         self.cycle_ns = 0
@@ -32,6 +35,8 @@ class StreamStatistics:
         self.age_ns = 0
         """Of the last image, on arrival."""
         self._last_sequence_number: int | None = None
+        self._has_numbers = True
+        self._tells_of_losses = False
         self._last_received_ns = now_ns
         self._processing_ns: deque[int] = deque(maxlen=_RECENT)
         self._oldest_ns = 0
@@ -50,6 +55,7 @@ class StreamStatistics:
         self.cycle_ns, self._last_received_ns = now_ns - self._last_received_ns, now_ns
         self.age_ns = age_ns
         self._oldest_ns = max(self._oldest_ns, age_ns)
+        self._has_numbers = sequence_number is not None
         if sequence_number is None:
             return
         if self._last_sequence_number is not None:
@@ -57,9 +63,23 @@ class StreamStatistics:
             self.dropped += max(sequence_number - self._last_sequence_number - 1, 0)
         self._last_sequence_number = sequence_number
 
-    def new_subscription(self) -> None:
-        """Images that passed while nobody subscribed are not dropped ones."""
+    def lose(self, count: int) -> None:
+        """Count images of which the middleware says that they were sent and never arrived.
+
+        Those before the first image that was received are not counted: nobody knows how many there were.
+        """
+        if self._last_sequence_number is not None:
+            self.lost += count
+
+    def new_subscription(self, tells_of_losses: bool = False) -> None:
+        """Images that passed while nobody subscribed are not dropped ones.
+
+        Args:
+            tells_of_losses: whether the middleware does; otherwise a dropped image was lost, or replaced by a newer
+                one before it was taken, and nobody knows which.
+        """
         self._last_sequence_number = None
+        self._tells_of_losses = tells_of_losses
 
     def process(self, took_ns: int) -> None:
         self.processed += 1
@@ -109,7 +129,22 @@ class StreamStatistics:
             "images received": str(self.received),
             "images processed": str(self.processed),
             "images refused": str(self.refused),
-            "images dropped": str(self.dropped),
+            **self._drops(),
             "memory restarts": str(self.restarts),
         }
         return to_status(level, message, values, name=name, hardware_id=hardware_id)
+
+    def _drops(self) -> dict[str, str]:
+        """By reason, where it is known; numbers that the middleware does not tell are not made up."""
+        if not self._has_numbers:
+            return {"images dropped": _UNKNOWN}
+        lost, replaced = _UNKNOWN, _UNKNOWN
+        if self._tells_of_losses:
+            # An image that is told to be lost is missed in the numbers only when the next one has come.
+            told = min(self.lost, self.dropped)
+            lost, replaced = str(told), str(self.dropped - told)
+        return {
+            "images dropped": str(self.dropped),
+            "images dropped: replaced by a newer one": replaced,
+            "images dropped: lost on the way": lost,
+        }

@@ -13,8 +13,8 @@ import yaml
 from ament_index_python.packages import get_package_share_directory
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
-from rcl_interfaces.msg import ParameterType
-from rcl_interfaces.srv import DescribeParameters, SetParameters
+from rcl_interfaces.msg import ParameterType, ParameterValue
+from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
@@ -77,6 +77,11 @@ def set_parameter(client, name: str, value):
     parameters = [Parameter(name, value=value).to_parameter_msg()]
     request = SetParameters.Request(parameters=parameters)
     return client.call(SetParameters, "/detector/set_parameters", request).results[0]
+
+
+def get_parameter(client, name: str) -> ParameterValue:
+    request = GetParameters.Request(names=[name])
+    return client.call(GetParameters, "/detector/get_parameters", request).values[0]
 
 
 def latest_counts(reports: list[DiagnosticArray]) -> dict[str, int]:
@@ -433,7 +438,8 @@ def test_the_newest_image_wins_and_the_others_are_counted(start_detector, client
     after = fresh_counts(client, reports)
     new = {name: after[name] - before[name] for name in after}
     assert new["images processed"] == new["images received"] == len(stamps)
-    assert new["images dropped"] == sent - len(stamps)
+    assert new["images dropped"] == new["images dropped: replaced by a newer one"] == sent - len(stamps)
+    assert new["images dropped: lost on the way"] == 0
 
 
 def test_services_answer_while_images_are_processed(start_detector, client) -> None:
@@ -447,9 +453,16 @@ def test_services_answer_while_images_are_processed(start_detector, client) -> N
     assert client.call(Trigger, "/detector/reset", Trigger.Request()).success
     assert client.call(SetBool, "/detector/enable", SetBool.Request(data=False)).message == "disabled"
     client.until(lambda: client.node.count_subscribers(TOPIC) == 0, "the node to stop listening")
-    assert client.call(SetBool, "/detector/enable", SetBool.Request(data=True)).message == "enabled"
+    assert get_parameter(client, "enabled").bool_value is False
+    assert set_parameter(client, "enabled", True).successful
     before = len(current)
     client.until(lambda: len(current) > before, "answers again")
+    assert set_parameter(client, "enabled", False).successful
+    client.until(lambda: client.node.count_subscribers(TOPIC) == 0, "the node to stop listening")
+    assert client.call(SetBool, "/detector/enable", SetBool.Request(data=True)).message == "enabled"
+    assert get_parameter(client, "enabled").bool_value is True
+    before = len(current)
+    client.until(lambda: len(current) > before, "answers once more")
 
 
 def test_compressed_images_follow_the_remapping_and_are_drawn_on_for_who_listens(start_detector, client) -> None:

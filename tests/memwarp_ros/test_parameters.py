@@ -13,10 +13,12 @@ FIXED: dict[str, object] = {
     "threads": 0,
     "image_transport": "raw",
     "image_qos": "sensor_data",
+    "keep_big_buffers": True,
     "tracking": False,
     "self_check_patience_s": 5.0,
 }
 LIVE: dict[str, object] = {
+    "enabled": True,
     "score_threshold": 0.5,
     "max_detections": 100,
     "horizons_s": (0.05, 0.1, 0.2),

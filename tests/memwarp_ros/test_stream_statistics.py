@@ -51,6 +51,33 @@ def test_images_that_passed_without_a_subscription_are_not_dropped() -> None:
     assert statistics.dropped == 0
 
 
+def test_drops_have_their_reason_where_the_middleware_tells_what_it_lost() -> None:
+    statistics = StreamStatistics(now_ns=0)
+    statistics.new_subscription(tells_of_losses=True)
+    statistics.lose(3)
+    statistics.receive(0, 0, 4)
+    assert statistics.lost == 0, "what went before the first image is no matter of this stream"
+    statistics.lose(2)
+    values = report(statistics, SECOND)[2]
+    assert values["images dropped"] == values["images dropped: lost on the way"] == "0", "the next number is not there"
+    statistics.receive(0, 0, 10)
+    values = report(statistics, SECOND)[2]
+    assert values["images dropped"] == "5"
+    assert values["images dropped: lost on the way"] == "2"
+    assert values["images dropped: replaced by a newer one"] == "3"
+
+
+def test_a_reason_that_nobody_tells_is_unknown() -> None:
+    statistics = StreamStatistics(now_ns=0)
+    for number in (1, 5):
+        statistics.receive(0, 0, number)
+    values = report(statistics, SECOND)[2]
+    assert values["images dropped"] == "3"
+    assert values["images dropped: lost on the way"] == values["images dropped: replaced by a newer one"] == "unknown"
+    statistics.receive(0, 0, None)
+    assert report(statistics, SECOND)[2]["images dropped"] == "unknown"
+
+
 def test_silence_is_a_warning_unless_the_node_is_disabled() -> None:
     statistics = StreamStatistics(now_ns=0)
     assert report(statistics, 2 * SECOND)[0] == DiagnosticStatus.OK
