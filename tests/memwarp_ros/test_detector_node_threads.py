@@ -1,5 +1,6 @@
 """What two threads of the node do at the same time; the node runs in this process so that an inference can be held."""
 
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -11,7 +12,7 @@ from std_srvs.srv import Trigger
 from vision_msgs.msg import Detection2DArray
 
 from memwarp_ros.conversions import ns_to_stamp
-from memwarp_ros.detector_node import DetectorNode, make_executor, start_up
+from memwarp_ros.detector_node import DetectorNode, make_executor, spin_once, start_up
 
 pytestmark = pytest.mark.slow
 
@@ -29,11 +30,12 @@ def node(domain_id: int) -> Iterator[DetectorNode]:
 
     def spin() -> None:
         while not ended.is_set():
-            executor.spin_once(timeout_sec=0.1)
+            spin_once(executor)
 
     spinner = threading.Thread(target=spin)
     spinner.start()
     yield node
+    assert spinner.is_alive(), "an error ended the thread of the executor"
     ended.set()
     spinner.join()
     node.stop()
@@ -72,3 +74,16 @@ def test_reset_answers_during_an_inference_whose_memory_it_forgets(node, client,
     client.until(lambda: len(states) >= 2, "the next inference")
     client.node.destroy_timer(timer)
     assert states[1].stamp_ns is None, "the memory of the image that was in the works at the reset must be gone"
+
+
+def test_going_round_between_listening_and_not_listening_does_not_end_the_node(node, client) -> None:
+    client.publisher(Image, "/image")
+    usual_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # so that the threads come between one another's steps
+    try:
+        for _ in range(200):
+            node.stop()
+            node.start()
+    finally:
+        sys.setswitchinterval(usual_s)
+    assert client.call(Trigger, "/detector/reset", Trigger.Request()).success
