@@ -1,7 +1,7 @@
 """A fast detector that borrows the features of a strong one, which are late (the paper, section 4.2)."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -33,7 +33,7 @@ class FastStrongEvidence:
 
 @dataclass(frozen=True, slots=True)
 class Late:
-    """What the strong detector knows of one frame, and will have said `lag` frames later."""
+    """What the strong detector says of a frame that the fast one has left behind."""
 
     motion: Tensor
     """The fast detector's description of the frame."""
@@ -45,29 +45,42 @@ class Late:
 
 @dataclass(frozen=True, slots=True)
 class FastStrongState:
-    strong: Any
-    frame: int
+    motion: Tensor
+    """The fast detector's description of the newest frame."""
+    borrowed: Late | None = None
+    """What the next frame borrows; None while there is nothing."""
+    strong: Any = None
+    """The strong detector's own state, if it runs in step; as is what follows."""
+    frame: int = 0
     """Frames seen."""
-    late: tuple[Late, ...]
+    late: tuple[Late, ...] = ()
     """Of the last frames, oldest first, at most `lag`."""
 
 
 class FastStrong(Detector):
-    """Both detectors in step, with a fixed lag in frames: the deterministic form, for training and evaluation.
+    """A fast detector that borrows from a strong one: M_t = (F_t + warp(strong M_s, D_(t,s))) / 2, for a frame s < t.
 
-    With the features of frame t - lag, M_t = (F_t + warp(strong M_(t-lag), D_(t,t-lag))) / 2, and the fast head
-    reads it; while there are none yet, M_t = F_t. The strong detector is fixed, only the fast one learns.
+    The fast head reads M_t; while there is nothing to borrow, M_t = F_t. Both detectors run in step, with a fixed lag
+    in frames (s = t - lag), for training and evaluation; after `take_strong`, the fast one runs by itself, and somebody
+    else puts into the states what there is to borrow. The strong detector is fixed, only the fast one learns.
     """
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__(config)
         assert config.strong is not None
         self._borrow = config.strong
-        self.strong = Detector(config.strong.detector).requires_grad_(False).eval()
+        self.strong: Detector | None = Detector(config.strong.detector).requires_grad_(False).eval()
+
+    def take_strong(self) -> Detector:
+        """Take the strong detector out, to run it elsewhere; from then on states come back without `borrowed`."""
+        strong, self.strong = self.strong, None
+        assert strong is not None
+        return strong
 
     def train(self, mode: bool = True) -> "FastStrong":
         super().train(mode)
-        self.strong.eval()
+        if self.strong is not None:
+            self.strong.eval()
         return self
 
     def observe(self, images: Tensor, *, withhold: bool = False) -> FastStrongEvidence:  # type: ignore[override]
@@ -78,59 +91,68 @@ class FastStrong(Detector):
         self, states: Sequence[FastStrongState | None], evidence: Sequence[FastStrongEvidence]
     ) -> list[Step]:
         """See Detector.step_streams; both detectors see images of the same size."""
-        lag = self._borrow.lag
-        # The frame before, for anticipation, and the one that the strong detector has just finished.
-        known = [() if state is None else state.late for state in states]
         pairs = []
-        for of_stream, new in zip(known, evidence, strict=True):
+        for state, new in zip(states, evidence, strict=True):
+            if state is None:
+                continue
             assert new.fast.motion is not None
-            compared = (*of_stream[-1:], *(of_stream[:1] if len(of_stream) == lag else ()))
-            pairs += [(new.fast.motion, late.motion) for late in compared]
+            # The frame before, for anticipation, and the one that is borrowed from.
+            known = (state.motion, *((state.borrowed.motion,) if state.borrowed is not None else ()))
+            pairs += [(new.fast.motion, past) for past in known]
         fields = iter(self._compare(pairs))
-        return [
-            self._step(state, new, of_stream, fields)
-            for state, new, of_stream in zip(states, evidence, known, strict=True)
-        ]
+        return [self._step(state, new, fields) for state, new in zip(states, evidence, strict=True)]
 
-    def _step(
-        self,
-        state: FastStrongState | None,
-        evidence: FastStrongEvidence,
-        known: tuple[Late, ...],
-        fields: Iterator[Tensor],
-    ) -> Step:
+    def _step(self, state: FastStrongState | None, evidence: FastStrongEvidence, fields: Iterator[Tensor]) -> Step:
         memory = evidence.fast.features
         assert memory is not None and evidence.fast.motion is not None
-        newest = next(fields) if known else None
+        displacement = None if state is None else next(fields)[:, :2]
+        borrowed = None if state is None else state.borrowed
         boxes = None
-        if len(known) == self._borrow.lag:
-            over_lag, oldest = next(fields), known[0]
-            if oldest.features is not None:
-                warped = warp_levels(oldest.features, over_lag)
+        if borrowed is not None:
+            over_lag = next(fields)
+            if borrowed.features is not None:
+                warped = warp_levels(borrowed.features, over_lag)
                 memory = tuple((fast + strong) / 2 for fast, strong in zip(memory, warped, strict=True))
-            if oldest.boxes is not None:
+            if borrowed.boxes is not None:
                 stride = self.features.strides[0]
                 boxes = [
                     {**of_image, "boxes": propagate_boxes(of_image["boxes"], field[:2], stride)}
-                    for of_image, field in zip(oldest.boxes, over_lag, strict=True)
+                    for of_image, field in zip(borrowed.boxes, over_lag, strict=True)
                 ]
-        late, strong_state = self._step_strong(state, evidence)
-        known = (*known, late)[-self._borrow.lag :]
-        after = FastStrongState(strong_state, 1 if state is None else state.frame + 1, known)
-        displacement = None if newest is None else newest[:, :2]
+        after = FastStrongState(evidence.fast.motion)
+        if self.strong is not None:
+            after = self._step_strong(self.strong, state, evidence)
         return Step(memory, after, displacement, late=boxes)
 
     @torch.no_grad()
-    def _step_strong(self, state: FastStrongState | None, evidence: FastStrongEvidence) -> tuple[Late, Any]:
-        every = self._borrow.detector.propagation.every
-        withhold = state is not None and state.frame % every != 0
-        observed = self.strong.observe(evidence.images, withhold=withhold)
-        stepped = self.strong.step(None if state is None else state.strong, observed)
-        assert stepped.memory is not None and evidence.fast.motion is not None
-        late = Late(evidence.fast.motion, stepped.memory, None)
-        if self._borrow.source == "boxes":
-            size = (evidence.images.shape[-2], evidence.images.shape[-1])
-            late = replace(late, features=None, boxes=self.strong.detect(stepped.memory, size))
-        else:
-            late = replace(late, features=self.strong.features.finish(stepped.memory))
-        return late, stepped.state
+    def _step_strong(
+        self, strong: Detector, state: FastStrongState | None, evidence: FastStrongEvidence
+    ) -> FastStrongState:
+        assert evidence.fast.motion is not None
+        seen, known = (0, ()) if state is None else (state.frame, state.late)
+        features, boxes, strong_state = look(
+            strong, evidence.images, None if state is None else state.strong, seen, self._borrow.source
+        )
+        known = (*known, Late(evidence.fast.motion, features, boxes))[-self._borrow.lag :]
+        borrowed = known[0] if len(known) == self._borrow.lag else None
+        return FastStrongState(evidence.fast.motion, borrowed, strong_state, seen + 1, known)
+
+
+def look(
+    strong: Detector, images: Tensor, state: Any, seen: int, source: str
+) -> tuple[Levels | None, list[dict[str, Tensor]] | None, Any]:
+    """One step of the strong detector.
+
+    Args:
+        images: (B, 3, H, W), as for Detector.observe.
+        state: what it returned for the frame before; None at first.
+        seen: frames that it has seen before this one; it looks in full at every n-th of them, if it is so configured.
+        source: StrongConfig.source.
+    Returns: features and boxes as in Late, and the next state.
+    """
+    withhold = seen % strong.config.propagation.every != 0
+    stepped = strong.step(state, strong.observe(images, withhold=withhold))
+    assert stepped.memory is not None
+    if source == "boxes":
+        return None, strong.detect(stepped.memory, (images.shape[-2], images.shape[-1])), stepped.state
+    return strong.features.finish(stepped.memory), None, stepped.state

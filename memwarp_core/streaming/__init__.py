@@ -1,14 +1,18 @@
 """What runs live: one detector per process, one state per camera."""
 
+from memwarp_core.streaming.fast_strong_pipeline import Boost, FastStrongPipeline
 from memwarp_core.streaming.load import load_detector, run_detector
 from memwarp_core.streaming.self_check import Agreement, HorizonCheck, SelfCheck, SelfCheckConfig, SelfCheckState
 from memwarp_core.streaming.split_detector import SplitVideoDetector
+from memwarp_core.streaming.strong_worker import WorkerReport
 from memwarp_core.streaming.tracker import Tracker, TrackerConfig, Tracks
 from memwarp_core.streaming.video_detector import DetectorState, VideoDetector
 
 __all__ = [
     "Agreement",
+    "Boost",
     "DetectorState",
+    "FastStrongPipeline",
     "HorizonCheck",
     "SelfCheck",
     "SelfCheckConfig",
@@ -18,6 +22,7 @@ __all__ = [
     "TrackerConfig",
     "Tracks",
     "VideoDetector",
+    "WorkerReport",
     "load_detector",
     "run_detector",
 ]

@@ -161,7 +161,7 @@ def _first_detector(config: TrainingConfig) -> Detector:
     if config.start_from is not None:
         _take_parts(detector, config.start_from, config.start_parts)
     if config.strong_weights is not None:
-        assert isinstance(detector, FastStrong)
+        assert isinstance(detector, FastStrong) and detector.strong is not None
         _take_weights(detector.strong, load_weights(config.strong_weights), config.strong_weights, "strong")
     return detector
 

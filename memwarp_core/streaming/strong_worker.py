@@ -1,0 +1,285 @@
+"""The strong detector of a pair, in a process of its own, which may be slow, hang or die without anybody waiting."""
+
+import logging
+import multiprocessing
+import signal
+import tempfile
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from memwarp_core.models import Detector, load_weights, save_weights
+from memwarp_core.models.fast_strong import Late, look
+from memwarp_core.streaming.video_detector import Precision, VideoDetector
+
+_LOGGER = logging.getLogger(__name__)
+_STREAMS = 16
+"""Most streams that are remembered; the one that was silent for longest goes."""
+_START_S = 120.0
+"""In which the process has to be ready: it imports torch and loads the model."""
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
+"""Before the process is started again; it doubles with each failure in a row."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """A frame that the strong detector may look at."""
+
+    stream: int
+    frame: int
+    """Its number in the stream."""
+    stamp_ns: int
+    image: np.ndarray
+    """(H, W, 3), uint8, RGB."""
+    motion: Tensor
+    """The fast detector's description of it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Loan:
+    """What the strong detector said of a frame."""
+
+    frame: int
+    stamp_ns: int
+    late: Late
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerReport:
+    """How the strong detector is doing."""
+
+    condition: Literal["starting", "running", "failed", "closed"]
+    looked_at: int
+    """Frames that it has finished."""
+    look_ms: float
+    """How long the last of them took, moving included; NaN before the first one."""
+    failures: int
+    """How often its process was given up and started again."""
+    last_failure: str
+    """Empty if there was none."""
+
+
+class StrongWorker:
+    """Runs the strong detector on the newest frame of each stream, whenever it is free.
+
+    `offer` and `newest` never wait. A process that raises, dies, or does not answer within `patience_s` is killed, and
+    started again after a pause that grows with each failure in a row; meanwhile the last loans stay, and age.
+
+    Args:
+        strong: the detector.
+        source: StrongConfig.source.
+        device, precision: of the strong detector; see load_detector.
+        to: the device that loans are moved to.
+        threads: torch threads of the process on a CPU; 0 leaves the choice to torch.
+        patience_s: how long a frame may take.
+        run: what the process runs; see `run_strong`.
+    """
+
+    def __init__(
+        self,
+        strong: Detector,
+        source: Literal["features", "boxes"],
+        *,
+        device: str = "auto",
+        precision: Precision = "auto",
+        to: torch.device,
+        threads: int = 0,
+        patience_s: float = 10.0,
+        run: "Run | None" = None,
+    ) -> None:
+        self._network_size = strong.config.network_size
+        self._to = to
+        self._patience_s = patience_s
+        self._folder = tempfile.TemporaryDirectory(prefix="memwarp-")
+        weights = Path(self._folder.name) / "strong.safetensors"
+        save_weights(strong, weights)
+        self._run = run or run_strong
+        self._arguments = (weights, source, device, precision, threads)
+        # Guards what follows, which the fast path shares with the thread that waits for the process.
+        self._changed = threading.Condition()
+        self._waiting: OrderedDict[int, Look] = OrderedDict()
+        """The newest frame of each stream; the stream that has waited longest is first."""
+        self._loans: OrderedDict[int, Loan] = OrderedDict()
+        """The newest of each stream; that of the stream looked at last is last."""
+        self._process: BaseProcess | None = None
+        self._is_closed = False
+        self._report = WorkerReport(
+            condition="starting", looked_at=0, look_ms=float("nan"), failures=0, last_failure=""
+        )
+        self._keeper = threading.Thread(target=self._keep, name="strong detector", daemon=True)
+        self._keeper.start()
+
+    @property
+    def report(self) -> WorkerReport:
+        return self._report
+
+    def offer(self, look: Look) -> None:
+        """Hand in a stream's newest frame; it takes the place of one that still waits."""
+        with self._changed:
+            self._waiting[look.stream] = look
+            self._changed.notify_all()
+
+    def newest(self, stream: int) -> Loan | None:
+        """What the strong detector has finished last of this stream."""
+        with self._changed:
+            return self._loans.get(stream)
+
+    def wait_for(self, stream: int, frame: int, timeout_s: float) -> Loan | None:
+        """Wait until a frame is done; None if that takes too long."""
+
+        def is_there() -> bool:
+            loan = self._loans.get(stream)
+            return self._is_closed or (loan is not None and loan.frame == frame)
+
+        with self._changed:
+            return self._loans.get(stream) if self._changed.wait_for(is_there, timeout_s) else None
+
+    def close(self) -> None:
+        """End the process, whatever it does."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+            if self._process is not None:
+                self._process.kill()
+        self._keeper.join()
+        self._folder.cleanup()
+
+    def _keep(self) -> None:
+        """Start the process again and again, until the worker is closed."""
+        pause_s = _FIRST_PAUSE_S
+        while not self._is_closed:
+            looked_at = self._report.looked_at
+            try:
+                self._serve()
+            except (EOFError, OSError, RuntimeError) as error:
+                if self._is_closed:
+                    break
+                pause_s = _FIRST_PAUSE_S if self._report.looked_at > looked_at else min(2 * pause_s, _LONGEST_PAUSE_S)
+                reason = str(error) if isinstance(error, RuntimeError) else "its process ended"
+                self._say(condition="failed", failures=self._report.failures + 1, last_failure=reason)
+                _LOGGER.warning("the strong detector failed and starts again in %.1f s: %s", pause_s, reason)
+                with self._changed:
+                    self._changed.wait_for(lambda: self._is_closed, pause_s)
+        self._say(condition="closed")
+
+    def _serve(self) -> None:
+        """Start the process, and hand it frame after frame."""
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=self._run, args=(theirs, *self._arguments), daemon=True)
+        with self._changed:
+            if self._is_closed:
+                return
+            process.start()
+            self._process = process
+        theirs.close()
+        try:
+            _answer(ours, _START_S, "to its start")
+            self._say(condition="running")
+            while (frame := self._next()) is not None:
+                began_s = time.monotonic()
+                height, width = self._network_size((frame.image.shape[0], frame.image.shape[1]))
+                ours.send((frame.stream, cv2.resize(frame.image, (width, height), interpolation=cv2.INTER_AREA)))
+                features, boxes = self._move(_answer(ours, self._patience_s, f"to frame {frame.frame}"))
+                late = Late(frame.motion, features, boxes)
+                with self._changed:
+                    self._loans.pop(frame.stream, None)
+                    self._loans[frame.stream] = Loan(frame=frame.frame, stamp_ns=frame.stamp_ns, late=late)
+                    while len(self._loans) > _STREAMS:
+                        self._loans.popitem(last=False)
+                    self._changed.notify_all()
+                self._say(looked_at=self._report.looked_at + 1, look_ms=1e3 * (time.monotonic() - began_s))
+        finally:
+            with self._changed:
+                self._process = None
+            process.kill()
+            process.join()
+            process.close()
+            ours.close()
+
+    def _next(self) -> Look | None:
+        """Wait for a frame to look at; None when closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._is_closed)
+            return None if self._is_closed else self._waiting.popitem(last=False)[1]
+
+    def _move(self, answer: Any) -> Any:
+        """To the fast detector's device; nobody but this thread waits for it."""
+        if isinstance(answer, np.ndarray):
+            moved = torch.from_numpy(answer).to(self._to)
+            if self._to.type == "cuda":
+                torch.cuda.current_stream(self._to).synchronize()
+            return moved
+        if isinstance(answer, dict):
+            return {key: self._move(value) for key, value in answer.items()}
+        return None if answer is None else type(answer)(self._move(value) for value in answer)
+
+    def _say(self, **changed: Any) -> None:
+        self._report = replace(self._report, **changed)
+
+
+Run = Callable[[Connection, Path, str, str, Precision, int], None]
+
+
+def run_strong(
+    connection: Connection, weights: Path, source: str, device: str, precision: Precision, threads: int
+) -> None:
+    """The process: says None when it is ready, then answers each (stream, image) with what is lent of it.
+
+    An answer is (features, boxes) as in Late, of numpy arrays; or a text that says what went wrong, and then it ends.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # which the terminal sends to everybody
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        strong = _Strong(load_weights(weights), device, precision)
+        states: OrderedDict[int, tuple[Any, int]] = OrderedDict()
+        connection.send(None)
+        while True:
+            stream, image = connection.recv()
+            lent, states[stream] = strong.look(image, source, *states.pop(stream, (None, 0)))
+            if len(states) > _STREAMS:
+                states.popitem(last=False)
+            connection.send(lent)
+    except (EOFError, BrokenPipeError, KeyboardInterrupt):
+        pass  # nobody is there any more
+    except Exception as error:
+        connection.send(f"{type(error).__name__}: {error}")
+
+
+class _Strong(VideoDetector):
+    @torch.inference_mode()
+    def look(self, image: np.ndarray, source: str, state: Any, seen: int) -> tuple[Any, tuple[Any, int]]:
+        """Returns: what is lent, in host memory; and the next `state` and `seen`."""
+        with self._autocast():
+            features, boxes, state = look(self.network, self._prepare([image]), state, seen, source)
+        return (_to_host(features), _to_host(boxes)), (state, seen + 1)
+
+
+def _to_host(lent: Any) -> Any:
+    if isinstance(lent, Tensor):
+        return lent.cpu().numpy()
+    if isinstance(lent, dict):
+        return {key: _to_host(value) for key, value in lent.items()}
+    return None if lent is None else type(lent)(_to_host(value) for value in lent)
+
+
+def _answer(connection: Connection, timeout_s: float, to: str) -> Any:
+    """Raises: RuntimeError if nothing comes, or a complaint; EOFError if the process has ended."""
+    if not connection.poll(timeout_s):
+        raise RuntimeError(f"no answer {to} within {timeout_s:g} s")
+    answer = connection.recv()
+    if isinstance(answer, str):
+        raise RuntimeError(answer)
+    return answer

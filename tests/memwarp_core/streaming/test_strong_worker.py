@@ -1,0 +1,152 @@
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from memwarp_core.models import Detector, DetectorConfig
+from memwarp_core.streaming import strong_worker
+from memwarp_core.streaming.strong_worker import Look, StrongWorker
+
+WAIT_S = 60.0
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strong_worker, "_FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(strong_worker, "_LONGEST_PAUSE_S", 0.05)
+
+
+@pytest.fixture
+def strong() -> Detector:
+    torch.manual_seed(0)
+    return Detector(DetectorConfig(name="strong", class_names=("ball",), short_side=64)).eval()
+
+
+@pytest.fixture
+def worker(strong: Detector) -> Iterator[StrongWorker]:
+    worker = StrongWorker(strong, "features", device="cpu", to=CPU, threads=1, patience_s=5.0)
+    yield worker
+    worker.close()
+
+
+def frame(number: int, stream: int = 0, channels: int = 3) -> Look:
+    image = np.full((64, 96, channels), number % 256, np.uint8)
+    return Look(stream=stream, frame=number, stamp_ns=number, image=image, motion=torch.zeros(1))
+
+
+def wait_for(fact: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not fact():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def look_at(worker: StrongWorker, number: int) -> None:
+    worker.offer(frame(number))
+    loan = worker.wait_for(0, number, WAIT_S)
+    assert loan is not None and loan.stamp_ns == number
+
+
+def die(worker: StrongWorker) -> None:
+    os.kill(worker._process.pid, signal.SIGKILL)  # type: ignore[union-attr, arg-type]
+
+
+def hang(worker: StrongWorker) -> None:
+    os.kill(worker._process.pid, signal.SIGSTOP)  # type: ignore[union-attr, arg-type]
+    worker._patience_s = 0.2
+    worker.offer(frame(2))
+
+
+def fail(worker: StrongWorker) -> None:
+    worker.offer(frame(2, channels=4))
+
+
+@pytest.mark.parametrize(
+    ("disturb", "reason"), [(die, "its process ended"), (hang, "no answer to frame 2 within 0.2 s"), (fail, "Error: ")]
+)
+def test_it_recovers(worker: StrongWorker, disturb: Callable[[StrongWorker], None], reason: str) -> None:
+    look_at(worker, 1)
+    disturb(worker)
+    worker.offer(frame(3, stream=1))  # a process that died at rest is missed when it has something to do
+    wait_for(lambda: worker.report.failures > 0)
+    assert reason in worker.report.last_failure
+    assert worker.newest(0).frame == 1  # type: ignore[union-attr] # what it said before stays
+    worker._patience_s = WAIT_S
+    look_at(worker, 4)
+    assert worker.report.condition == "running"
+
+
+def test_the_newest_frame_of_each_stream_wins(worker: StrongWorker) -> None:
+    wait_for(lambda: worker.report.condition == "running")
+    process = worker._process
+    os.kill(process.pid, signal.SIGSTOP)  # type: ignore[union-attr, arg-type]
+    worker.offer(frame(0))
+    wait_for(lambda: not worker._waiting)
+    for number in range(1, 5):
+        for stream in (0, 1):
+            worker.offer(frame(number, stream))
+    os.kill(process.pid, signal.SIGCONT)  # type: ignore[union-attr, arg-type]
+    for stream in (0, 1):
+        assert worker.wait_for(stream, 4, WAIT_S) is not None
+    assert worker.report.looked_at == 3
+
+
+def test_closing_does_not_wait_for_a_hanging_process(worker: StrongWorker) -> None:
+    look_at(worker, 0)
+    process = worker._process
+    os.kill(process.pid, signal.SIGSTOP)  # type: ignore[union-attr, arg-type]
+    worker.offer(frame(1))
+    worker.close()
+    assert worker.report.condition == "closed"
+    assert worker.newest(0).frame == 0  # type: ignore[union-attr]
+
+
+def moody(connection: Connection, weights: Path, source: str, device: str, precision: str, threads: int) -> None:
+    """Answers at once or after a while, complains, ends or hangs, as chance has it."""
+    connection.send(None)
+    chance = random.Random(os.getpid())
+    while True:
+        _, image = connection.recv()
+        mood = chance.random()
+        if mood < 0.01:
+            os._exit(1)
+        elif mood < 0.02:
+            connection.send("RuntimeError: out of memory")
+            return
+        elif mood < 0.03:
+            time.sleep(WAIT_S)
+        time.sleep(chance.choice((0.0, 0.0, 0.001, 0.005)))
+        connection.send(((image[None, :1, :1].astype(np.float32),), None))
+
+
+@pytest.mark.slow
+def test_whatever_it_does_no_frame_waits_and_nothing_leaks(strong: Detector) -> None:
+    threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    worker = StrongWorker(strong, "features", device="cpu", to=CPU, patience_s=0.5, run=moody)
+    chance = random.Random(0)
+    slowest_s, lent = 0.0, 0
+    wait_for(lambda: worker.report.condition == "running")
+    for number in range(1000):
+        began_s = time.monotonic()
+        loan = worker.newest(0)
+        worker.offer(frame(number))
+        slowest_s = max(slowest_s, time.monotonic() - began_s)
+        if loan is not None:
+            assert loan.frame < number
+            # The answer belongs to the frame.
+            assert loan.late.features[0].flatten()[0] == loan.frame % 256  # type: ignore[index]
+            lent += 1
+        time.sleep(chance.choice((0.0, 0.002, 0.01)))
+    assert lent > 0 and worker.report.failures > 0
+    assert slowest_s < 0.5  # less than the worker's patience: nobody waited for a frame that hung
+    worker.close()
+    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == (threads, files)
