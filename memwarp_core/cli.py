@@ -66,7 +66,7 @@ app = typer.Typer(
     help="Video object detection with a memory that moves with the scene: where objects are and will be.",
 )
 
-bench = typer.Typer(cls=_BenchCommands, help="Time systems of the paper (the default), or the ROS 2 node.")
+bench = typer.Typer(cls=_BenchCommands, help="Time systems of the paper (the default), a live pair, or the ROS 2 node.")
 app.add_typer(bench, name="bench")
 
 
@@ -501,6 +501,33 @@ def bench_systems(
     for timing in benchmark(names, (height, width), frames, device):
         table.add_row(timing.name, f"{timing.median_ms:.1f}", f"{timing.spread_ms:.1f}", f"{timing.ratio:.2f}")
     _OUTPUT.print(table)
+
+
+@bench.command("pair")
+def bench_pair(
+    pair: Annotated[str, typer.Argument(help="A fast and strong pair, by its name or the path of its weights.")] = (
+        "rfcn-nano+clocknet-tiny-featprop"
+    ),
+    fast_device: Annotated[str, typer.Option(help="auto, cpu, cuda:0, ...")] = "auto",
+    strong_device: Annotated[str, typer.Option(help="Of the strong detector; auto takes the second GPU.")] = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="For each of them on a CPU; 0 leaves it to torch.")] = 1,
+    width: Annotated[int, typer.Option(min=32, help="Image width.")] = 320,
+    height: Annotated[int, typer.Option(min=32, help="Image height.")] = 192,
+    frames: Annotated[int, typer.Option(min=1, help="Frames that are timed, alone and beside the strong one.")] = 200,
+) -> None:
+    """Time the fast detector of a pair, alone and with the strong one at work beside it."""
+    from memwarp_core.evaluation.pair_benchmark import benchmark_pair
+
+    timing = benchmark_pair(pair, (height, width), frames, (fast_device, strong_device), threads)
+    table = Table("fast detector", "ms per frame", "p95", "ratio", title=f"{width}x{height} pixels")
+    table.add_row("alone", f"{timing.alone_ms:.1f}", f"{timing.alone_p95_ms:.1f}", "1.00")
+    ratio = timing.beside_ms / timing.alone_ms
+    table.add_row("with the strong one", f"{timing.beside_ms:.1f}", f"{timing.beside_p95_ms:.1f}", f"{ratio:.2f}")
+    _OUTPUT.print(table)
+    _OUTPUT.print(
+        f"{timing.boosted:.0%} of the frames borrowed, {timing.lag_frames:g} frames late (median); "
+        f"the strong detector takes {timing.strong_ms:.0f} ms per frame."
+    )
 
 
 @bench.command("ros")

@@ -67,7 +67,7 @@ def _stream(config: DetectorConfig, size: tuple[int, int], device: str) -> Itera
     torch.manual_seed(0)
     head = config.head.model_copy(update={"score_threshold": 0.05})
     detector = run_detector(build_detector(config.model_copy(update={"fixed_size": size, "head": head})), device)
-    detections = detector.detect_clip(_images(size))
+    detections = detector.detect_clip(moving_images(size))
     for _ in range(_frames_until_full(config)):
         next(detections)
     for of_frame in detections:
@@ -75,7 +75,7 @@ def _stream(config: DetectorConfig, size: tuple[int, int], device: str) -> Itera
         yield
 
 
-def _images(size: tuple[int, int]) -> Iterator[tuple[np.ndarray, int]]:
+def moving_images(size: tuple[int, int]) -> Iterator[tuple[np.ndarray, int]]:
     """A window that moves over noise, for ever."""
     height, width = size
     noise = np.random.default_rng(0).integers(0, 255, (height, width + 64, 3), dtype=np.uint8)
