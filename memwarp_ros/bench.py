@@ -19,7 +19,6 @@ import cv2
 import numpy as np
 import rclpy
 import torch
-from ament_index_python.packages import get_package_share_directory
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, QoSReliabilityPolicy
 from rich.console import Console
@@ -31,6 +30,7 @@ from vision_msgs.msg import Detection2DArray
 from memwarp_core import Detections
 from memwarp_ros.big_buffers import keep_big_buffers
 from memwarp_ros.conversions import image_to_rgb, rgb_to_image, stamp_to_ns, to_detection_array
+from memwarp_ros.local_domain import local_domain
 from memwarp_ros.serialization import serialize_detection_array
 
 SIZES = ((640, 480), (1280, 720), (1920, 1080))
@@ -181,14 +181,7 @@ def main() -> int:
     if arguments.receive:
         print(json.dumps(receive(arguments.receive, arguments.frames)))
         return 0
-    # On this machine alone, and without the losses of Fast DDS's defaults; config/fastdds.xml tells of them.
-    profile = str(Path(get_package_share_directory("memwarp_ros"), "config", "fastdds.xml"))
-    os.environ.update(
-        ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST",
-        ROS_DOMAIN_ID=str(80 + os.getpid() % 20),
-        FASTRTPS_DEFAULT_PROFILES_FILE=profile,
-        FASTDDS_DEFAULT_PROFILES_FILE=profile,
-    )
+    os.environ.update(local_domain())
     rclpy.init()
     results = {
         f"{width}x{height}": {way: measure(way, width, height, arguments.frames) for way in WAYS}

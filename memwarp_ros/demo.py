@@ -28,6 +28,7 @@ from memwarp_core.data.open_clip import frame_rate_of, open_clip
 from memwarp_core.errors import ConfigError, DataError, MemwarpError
 from memwarp_ros import demo_topics
 from memwarp_ros.demo_report import Published, show_table, write_report
+from memwarp_ros.local_domain import local_domain
 
 PACKAGE = "memwarp_ros"
 _START_TIMEOUT_S = 180.0
@@ -187,7 +188,7 @@ def run_demo(
     if model is not None:
         detect += ["-p", f"model:={model}"]
 
-    with Processes(_environment(), output / "logs") as processes:
+    with Processes({**os.environ, **local_domain(), "PYTHONUNBUFFERED": "1"}, output / "logs") as processes:
         processes.start("node", detect)
         processes.start("recorder", record)
         processes.wait_for("recorder", "connected", _START_TIMEOUT_S)
@@ -221,18 +222,6 @@ def _install_prefix() -> Path:
             f"the ROS package {PACKAGE} is not installed in this environment; run `make demo`, or build it with "
             "colcon and source install/setup.bash."
         ) from error
-
-
-def _environment() -> dict[str, str]:
-    """This process's, but confined to this machine and to a ROS domain that hardly anybody else is in."""
-    confined = {
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-        "ROS_DOMAIN_ID": str(80 + os.getpid() % 20),
-        "PYTHONUNBUFFERED": "1",
-    }
-    if os.environ.get("ROS_DISTRO") == "humble":  # does not know the discovery range yet
-        confined["ROS_LOCALHOST_ONLY"] = "1"
-    return {**os.environ, **confined}
 
 
 def _sample() -> Path:
