@@ -1,16 +1,17 @@
 """The strong detector of a pair, in a process of its own, which may be slow, hang or die without anybody waiting."""
 
 import logging
-import multiprocessing
-import signal
+import os
+import socket
+import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,13 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memwarp_core.models import Detector, load_weights, save_weights
-from memwarp_core.models.fast_strong import Late, look
-from memwarp_core.streaming.video_detector import Precision, VideoDetector
+from memwarp_core.models import Detector, save_weights
+from memwarp_core.models.fast_strong import Late
+from memwarp_core.streaming.strong_process import STREAMS
+from memwarp_core.streaming.video_detector import Precision
 
+_PROGRAM = "import sys; from memwarp_core.streaming.strong_process import main; main(*sys.argv[1:])"
 _LOGGER = logging.getLogger(__name__)
-_STREAMS = 16
-"""Most streams that are remembered; the one that was silent for longest goes."""
 _START_S = 120.0
 """In which the process has to be ready: it imports torch and loads the model."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
@@ -83,7 +84,7 @@ class StrongWorker:
         to: the device that loans are moved to.
         threads: torch threads of the process on a CPU; 0 leaves the choice to torch.
         patience_s: how long a frame may take.
-        run: what the process runs; see `run_strong`.
+        program: the process, which is called with the arguments of strong_process.py.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class StrongWorker:
         to: torch.device,
         threads: int = 0,
         patience_s: float = 10.0,
-        run: "Run | None" = None,
+        program: Sequence[str] = (sys.executable, "-c", _PROGRAM),
     ) -> None:
         self._network_size = strong.config.network_size
         self._to = to
@@ -104,15 +105,14 @@ class StrongWorker:
         self._folder = tempfile.TemporaryDirectory(prefix="memwarp-")
         weights = Path(self._folder.name) / "strong.safetensors"
         save_weights(strong, weights)
-        self._run = run or run_strong
-        self._arguments = (weights, source, device, precision, threads)
+        self._program, self._arguments = program, (str(weights), source, device, precision, str(threads))
         # Guards what follows, which the fast path shares with the thread that waits for the process.
         self._changed = threading.Condition()
         self._waiting: OrderedDict[int, Look] = OrderedDict()
         """The newest frame of each stream; the stream that has waited longest is first."""
         self._loans: OrderedDict[int, Loan] = OrderedDict()
         """The newest of each stream; that of the stream looked at last is last."""
-        self._process: BaseProcess | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._is_closed = False
         self._report = WorkerReport(
             condition="starting", looked_at=0, look_ms=float("nan"), failures=0, last_failure=""
@@ -175,28 +175,32 @@ class StrongWorker:
 
     def _serve(self) -> None:
         """Start the process, and hand it frame after frame."""
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=self._run, args=(theirs, *self._arguments), daemon=True)
-        with self._changed:
-            if self._is_closed:
-                return
-            process.start()
-            self._process = process
+        ours, theirs = socket.socketpair()
+        process = subprocess.Popen(
+            [*self._program, str(theirs.fileno()), *self._arguments],
+            stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
         theirs.close()
+        with self._changed:
+            self._process = process
+            if self._is_closed:
+                process.kill()
+        connection = Connection(ours.detach())
         try:
-            _answer(ours, _START_S, "to its start")
+            _answer(connection, _START_S, "to its start")
             self._say(condition="running")
             while (frame := self._next()) is not None:
                 began_s = time.monotonic()
                 height, width = self._network_size((frame.image.shape[0], frame.image.shape[1]))
-                ours.send((frame.stream, cv2.resize(frame.image, (width, height), interpolation=cv2.INTER_AREA)))
-                features, boxes = self._move(_answer(ours, self._patience_s, f"to frame {frame.frame}"))
+                connection.send((frame.stream, cv2.resize(frame.image, (width, height), interpolation=cv2.INTER_AREA)))
+                features, boxes = self._move(_answer(connection, self._patience_s, f"to frame {frame.frame}"))
                 late = Late(frame.motion, features, boxes)
                 with self._changed:
                     self._loans.pop(frame.stream, None)
                     self._loans[frame.stream] = Loan(frame=frame.frame, stamp_ns=frame.stamp_ns, late=late)
-                    while len(self._loans) > _STREAMS:
+                    while len(self._loans) > STREAMS:
                         self._loans.popitem(last=False)
                     self._changed.notify_all()
                 self._say(looked_at=self._report.looked_at + 1, look_ms=1e3 * (time.monotonic() - began_s))
@@ -204,9 +208,8 @@ class StrongWorker:
             with self._changed:
                 self._process = None
             process.kill()
-            process.join()
-            process.close()
-            ours.close()
+            process.wait()
+            connection.close()
 
     def _next(self) -> Look | None:
         """Wait for a frame to look at; None when closed."""
@@ -227,52 +230,6 @@ class StrongWorker:
 
     def _say(self, **changed: Any) -> None:
         self._report = replace(self._report, **changed)
-
-
-Run = Callable[[Connection, Path, str, str, Precision, int], None]
-
-
-def run_strong(
-    connection: Connection, weights: Path, source: str, device: str, precision: Precision, threads: int
-) -> None:
-    """The process: says None when it is ready, then answers each (stream, image) with what is lent of it.
-
-    An answer is (features, boxes) as in Late, of numpy arrays; or a text that says what went wrong, and then it ends.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # which the terminal sends to everybody
-    if threads:
-        torch.set_num_threads(threads)
-    try:
-        strong = _Strong(load_weights(weights), device, precision)
-        states: OrderedDict[int, tuple[Any, int]] = OrderedDict()
-        connection.send(None)
-        while True:
-            stream, image = connection.recv()
-            lent, states[stream] = strong.look(image, source, *states.pop(stream, (None, 0)))
-            if len(states) > _STREAMS:
-                states.popitem(last=False)
-            connection.send(lent)
-    except (EOFError, BrokenPipeError, KeyboardInterrupt):
-        pass  # nobody is there any more
-    except Exception as error:
-        connection.send(f"{type(error).__name__}: {error}")
-
-
-class _Strong(VideoDetector):
-    @torch.inference_mode()
-    def look(self, image: np.ndarray, source: str, state: Any, seen: int) -> tuple[Any, tuple[Any, int]]:
-        """Returns: what is lent, in host memory; and the next `state` and `seen`."""
-        with self._autocast():
-            features, boxes, state = look(self.network, self._prepare([image]), state, seen, source)
-        return (_to_host(features), _to_host(boxes)), (state, seen + 1)
-
-
-def _to_host(lent: Any) -> Any:
-    if isinstance(lent, Tensor):
-        return lent.cpu().numpy()
-    if isinstance(lent, dict):
-        return {key: _to_host(value) for key, value in lent.items()}
-    return None if lent is None else type(lent)(_to_host(value) for value in lent)
 
 
 def _answer(connection: Connection, timeout_s: float, to: str) -> Any:

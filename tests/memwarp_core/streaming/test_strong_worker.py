@@ -1,11 +1,10 @@
 import os
 import random
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from memwarp_core.models import Detector, DetectorConfig
 from memwarp_core.streaming import strong_worker
 from memwarp_core.streaming.strong_worker import Look, StrongWorker
 
-WAIT_S = 60.0
+WAIT_S = 200.0
 CPU = torch.device("cpu")
 
 
@@ -33,7 +32,7 @@ def strong() -> Detector:
 
 @pytest.fixture
 def worker(strong: Detector) -> Iterator[StrongWorker]:
-    worker = StrongWorker(strong, "features", device="cpu", to=CPU, threads=1, patience_s=5.0)
+    worker = StrongWorker(strong, "features", device="cpu", to=CPU, threads=1, patience_s=WAIT_S)
     yield worker
     worker.close()
 
@@ -110,28 +109,35 @@ def test_closing_does_not_wait_for_a_hanging_process(worker: StrongWorker) -> No
     assert worker.newest(0).frame == 0  # type: ignore[union-attr]
 
 
-def moody(connection: Connection, weights: Path, source: str, device: str, precision: str, threads: int) -> None:
-    """Answers at once or after a while, complains, ends or hangs, as chance has it."""
-    connection.send(None)
-    chance = random.Random(os.getpid())
-    while True:
-        _, image = connection.recv()
-        mood = chance.random()
-        if mood < 0.01:
-            os._exit(1)
-        elif mood < 0.02:
-            connection.send("RuntimeError: out of memory")
-            return
-        elif mood < 0.03:
-            time.sleep(WAIT_S)
-        time.sleep(chance.choice((0.0, 0.0, 0.001, 0.005)))
-        connection.send(((image[None, :1, :1].astype(np.float32),), None))
+MOODY = """
+import os, random, sys, time
+from multiprocessing.connection import Connection
+import numpy as np
+
+connection = Connection(int(sys.argv[1]))
+connection.send(None)
+chance = random.Random(os.getpid())
+while True:
+    _, image = connection.recv()
+    mood = chance.random()
+    if mood < 0.01:
+        os._exit(1)
+    elif mood < 0.02:
+        connection.send("RuntimeError: out of memory")
+    elif mood < 0.03:
+        time.sleep(1000)
+    time.sleep(chance.choice((0.0, 0.0, 0.001, 0.005)))
+    connection.send(((image[None, :1, :1].astype(np.float32),), None))
+"""
+"""Answers at once or after a while, complains, ends or hangs, as chance has it."""
 
 
 @pytest.mark.slow
 def test_whatever_it_does_no_frame_waits_and_nothing_leaks(strong: Detector) -> None:
     threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
-    worker = StrongWorker(strong, "features", device="cpu", to=CPU, patience_s=0.5, run=moody)
+    worker = StrongWorker(
+        strong, "features", device="cpu", to=CPU, patience_s=0.5, program=(sys.executable, "-c", MOODY)
+    )
     chance = random.Random(0)
     slowest_s, lent = 0.0, 0
     wait_for(lambda: worker.report.condition == "running")
