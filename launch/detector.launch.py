@@ -1,4 +1,4 @@
-"""One detector for one camera: ros2 launch memwarp_ros detector.launch.py image_topic:=/camera/image_raw"""
+"""One detector node: ros2 launch memwarp_ros detector.launch.py image_topic:=/camera/image_raw"""
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
@@ -16,6 +16,10 @@ def as_numbers(value: str) -> list[float]:
     return [float(number) for number in value.strip("[] ").split(",")]
 
 
+def as_words(value: str) -> list[str]:
+    return [word.strip() for word in value.strip("[] ").split(",")]
+
+
 def as_flag(value: str) -> bool:
     if value.lower() not in ("true", "false"):
         raise ValueError(f"expected true or false, got {value!r}.")
@@ -27,6 +31,13 @@ def as_flag(value: str) -> bool:
 PARAMETERS = [
     ("model", "model", as_text, "A shipped model by name, or the path of a weights file (.safetensors)."),
     ("device", "device", as_text, "auto, cpu, cuda:0, ..."),
+    (
+        "image_topics",
+        "image_topics",
+        as_words,
+        "Several cameras in this node, as in [/front/image_raw, /rear/image_raw].",
+    ),
+    ("camera_names", "camera_names", as_words, "A name for each of image_topics, as in [front, rear]."),
     (
         "image_transport",
         "image_transport",

@@ -1,5 +1,6 @@
 """The parameters of detector_node: meaning and permitted values. Their defaults are in config/detector.yaml."""
 
+import re
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -19,6 +20,8 @@ from memwarp_core import ConfigError
 _IMAGE_TRANSPORTS = ("raw", "compressed")
 _DELAY_COMPENSATIONS = ("none", "publish_delay")
 _LONGEST_HORIZON_S = 5.0
+_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+"""What may stand between two slashes in the name of a topic."""
 
 IMAGE_QOS = {
     "sensor_data": QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT),
@@ -62,6 +65,16 @@ _DESCRIPTORS = {
     "threads": ParameterDescriptor(
         description="Threads for one inference on the CPU; 0 leaves the choice to torch.",
         integer_range=[IntegerRange(from_value=0, to_value=256, step=1)],
+        read_only=True,
+    ),
+    "image_topics": ParameterDescriptor(
+        description="The image topics of several cameras, each with topics of results of its own: "
+        "~/<camera>/detections and so on. An empty name leaves it at one camera on `image`.",
+        read_only=True,
+    ),
+    "camera_names": ParameterDescriptor(
+        description="A name for each of image_topics; an empty one takes the last part of the topic's namespace: "
+        "front for /robot/front/image_raw.",
         read_only=True,
     ),
     "image_transport": _choice(
@@ -135,6 +148,8 @@ class FixedParameters:
     device: str
     precision: str
     threads: int
+    image_topics: tuple[str, ...]
+    camera_names: tuple[str, ...]
     image_transport: str
     image_qos: str
     keep_big_buffers: bool
@@ -144,6 +159,24 @@ class FixedParameters:
     def __post_init__(self) -> None:
         _check_choice("image_transport", self.image_transport, _IMAGE_TRANSPORTS)
         _check_choice("image_qos", self.image_qos, tuple(IMAGE_QOS))
+        topics, names = _given(self.image_topics), [*self.cameras]
+        if len(_given(self.camera_names)) not in (0, len(topics)):
+            raise ConfigError(
+                f"parameter camera_names must have a name for each of the {len(topics)} image_topics, "
+                f"got {list(self.camera_names)}."
+            )
+        if topics and (len(names) < len(topics) or not all(_NAME.fullmatch(name) for name in names)):
+            raise ConfigError(
+                "cameras must have different names, each of letters, digits and underscores, got "
+                f"{names} for image_topics {topics}; give camera_names."
+            )
+
+    @property
+    def cameras(self) -> dict[str, str]:
+        """The image topic of each camera by its name; a single one without a name, on `image`, if none are listed."""
+        topics = _given(self.image_topics)
+        names = _given(self.camera_names) or [_camera_name(topic) for topic in topics]
+        return dict(zip(names, topics, strict=False)) or {"": "image"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,6 +211,15 @@ def horizon_name(horizon_s: float) -> str:
     return f"h{round(horizon_s * 1000)}ms"
 
 
+def _given(texts: Sequence[str]) -> list[str]:
+    """Without the empty ones: a parameter that is an empty list would have no type."""
+    return [text for text in texts if text]
+
+
+def _camera_name(image_topic: str) -> str:
+    return image_topic.strip("/").split("/")[-2:][0]
+
+
 def declare_parameters(node: Node) -> FixedParameters:
     """Declare all parameters of detector_node and read those that do not change.
 
@@ -190,6 +232,12 @@ def declare_parameters(node: Node) -> FixedParameters:
     except ParameterException as error:
         raise ConfigError(str(error)) from error
     return FixedParameters(**_values(node, FixedParameters))
+
+
+def concerns_live(changes: Iterable[Parameter]) -> bool:
+    """Whether one of the changes is of a value in LiveParameters."""
+    names = {field.name for field in fields(LiveParameters)}
+    return any(change.name in names for change in changes)
 
 
 def live_parameters(node: Node, changes: Iterable[Parameter] = ()) -> LiveParameters:

@@ -7,7 +7,8 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ PATIENCE_S = 120.0
 """Nothing here takes so long; a slow machine that also starts other processes may."""
 
 
-@pytest.fixture
-def domain_id() -> Iterator[int]:
+@contextmanager
+def free_domain() -> Iterator[int]:
     """A ROS domain that no other test uses at this time, not even another run's on this machine."""
     for candidate in range(1, 80):
         path = Path(tempfile.gettempdir(), f"memwarp-test-domain-{candidate}")
@@ -111,9 +112,9 @@ class Client:
         rclpy.shutdown(context=self.context)
 
 
-@pytest.fixture
-def detectors() -> Iterator[list[DetectorProcess]]:
-    """The started nodes; those that still run at the end of the test must end well on SIGINT."""
+@contextmanager
+def ending_well() -> Iterator[list[DetectorProcess]]:
+    """The started nodes; those that still run in the end must end well on SIGINT."""
     started: list[DetectorProcess] = []
     with ExitStack() as cleanup:
         yield started
@@ -122,6 +123,18 @@ def detectors() -> Iterator[list[DetectorProcess]]:
         for detector in started:
             if detector.process.poll() is None:
                 assert detector.end() == 0, detector.log
+
+
+@pytest.fixture
+def domain_id() -> Iterator[int]:
+    with free_domain() as domain:
+        yield domain
+
+
+@pytest.fixture
+def detectors() -> Iterator[list[DetectorProcess]]:
+    with ending_well() as started:
+        yield started
 
 
 @pytest.fixture
@@ -140,3 +153,22 @@ def client(domain_id: int, detectors: list[DetectorProcess]) -> Iterator[Client]
     client = Client(domain_id, detectors)
     yield client
     client.close()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Graph:
+    """A node that several tests use one after the other, and a client in its domain."""
+
+    detector: DetectorProcess
+    client: Client
+
+
+@pytest.fixture(scope="module")
+def graph(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Graph]:
+    """A node that lives as long as its module's tests, started with the module's DETECTOR_ARGUMENTS."""
+    log = tmp_path_factory.mktemp("graph") / "detector.log"
+    with free_domain() as domain, ending_well() as started:
+        started.append(DetectorProcess(domain, log, *request.module.DETECTOR_ARGUMENTS))
+        client = Client(domain, started)
+        yield Graph(detector=started[0], client=client)
+        client.close()

@@ -11,7 +11,8 @@ from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 from vision_msgs.msg import Detection2DArray
 
-from memwarp_ros.conversions import ns_to_stamp
+from memwarp_core import StaleFrameError
+from memwarp_ros.conversions import ns_to_stamp, stamp_to_ns
 from memwarp_ros.detector_node import DetectorNode, make_executor, spin_once, start_up
 
 pytestmark = pytest.mark.slow
@@ -20,9 +21,11 @@ SECOND_NS = 1_000_000_000
 
 
 @pytest.fixture
-def node(domain_id: int) -> Iterator[DetectorNode]:
+def node(domain_id: int, request: pytest.FixtureRequest) -> Iterator[DetectorNode]:
+    """The node, with the parameters that a test gives it indirectly."""
     context = rclpy.Context()
-    rclpy.init(context=context, domain_id=domain_id)
+    arguments = [word for value in getattr(request, "param", []) for word in ("-p", value)]
+    rclpy.init(args=["--ros-args", *arguments], context=context, domain_id=domain_id)
     node = DetectorNode(context)
     assert start_up(node)
     executor = make_executor(node)
@@ -51,16 +54,16 @@ def grey(stamp_ns: int) -> Image:
 
 def test_reset_answers_during_an_inference_whose_memory_it_forgets(node, client, monkeypatch) -> None:
     began, may_end = threading.Event(), threading.Event()
-    step = node._detector.step
+    step_cameras = node._detector.step_cameras
     states = []
 
-    def held_step(image, stamp_ns, state):
-        states.append(state)
+    def held_step(images, stamps_ns, of_cameras):
+        states.extend(of_cameras)
         began.set()
         assert may_end.wait(60), "the test did not let go of the inference"
-        return step(image, stamp_ns, state)
+        return step_cameras(images, stamps_ns, of_cameras)
 
-    monkeypatch.setattr(node._detector, "step", held_step)
+    monkeypatch.setattr(node._detector, "step_cameras", held_step)
     camera = client.publisher(Image, "/image")
     current = client.collect(Detection2DArray, "/detector/detections")
     # Best effort, so the first one may be lost: they are sent until one has begun.
@@ -87,3 +90,46 @@ def test_going_round_between_listening_and_not_listening_does_not_end_the_node(n
     finally:
         sys.setswitchinterval(usual_s)
     assert client.call(Trigger, "/detector/reset", Trigger.Request()).success
+
+
+@pytest.mark.parametrize("node", [["image_topics:=[/front/image, /rear/image]"]], indirect=True)
+def test_two_cameras_share_a_pass_and_a_bad_image_costs_the_other_nothing(node, client, monkeypatch) -> None:
+    may_begin = threading.Semaphore(0)
+    step_cameras = node._detector.step_cameras
+    passes: list[tuple[int, ...]] = []  # the stamps of each
+    failed: list[tuple[int, ...]] = []
+
+    def held_step(images, stamps_ns, states):
+        assert may_begin.acquire(timeout=60), "the test did not let go of the inference"
+        try:
+            stepped = step_cameras(images, stamps_ns, states)
+        except StaleFrameError:
+            failed.append(stamps_ns)
+            raise
+        passes.append(stamps_ns)
+        return stepped
+
+    monkeypatch.setattr(node._detector, "step_cameras", held_step)
+    front, rear = (client.publisher(Image, f"/{name}/image") for name in ("front", "rear"))
+    of_front, of_rear = (client.collect(Detection2DArray, f"/detector/{name}/detections") for name in ("front", "rear"))
+    stamps_ns = iter(range(SECOND_NS, 1000 * SECOND_NS, SECOND_NS // 20))
+    repeated_ns: list[int] = []
+
+    def send() -> None:
+        """An image of each camera comes while an inference is held; then it may go on."""
+        stamp_ns = next(stamps_ns)
+        front.publish(grey(stamp_ns))
+        rear.publish(grey(repeated_ns[0] if repeated_ns else stamp_ns))
+        may_begin.release()
+
+    timer = client.node.create_timer(0.1, send)
+    client.until(lambda: [one for one in passes if len(one) == 2], "a pass for both")
+    client.until(lambda: of_front and of_rear, "answers of both")
+    repeated_ns.append(next(stamps_ns))
+    client.until(lambda: [one for one in failed if len(one) == 2], "a pass that fails because of the repeated image")
+    (of_good_ns,) = {*next(one for one in failed if len(one) == 2)} - {*repeated_ns}
+    client.until(lambda: of_good_ns in [stamp_to_ns(one.header.stamp) for one in of_front], "the good one's answer")
+    client.node.destroy_timer(timer)
+    may_begin.release(1000)
+    client.until(lambda: tuple(repeated_ns) in failed, "the repeated image to be refused")
+    assert [stamp_to_ns(one.header.stamp) for one in of_rear].count(repeated_ns[0]) <= 1

@@ -11,6 +11,8 @@ FIXED: dict[str, object] = {
     "device": "auto",
     "precision": "auto",
     "threads": 0,
+    "image_topics": (),
+    "camera_names": (),
     "image_transport": "raw",
     "image_qos": "sensor_data",
     "keep_big_buffers": True,
@@ -54,6 +56,39 @@ def test_other_horizons_are_refused(horizons_s: tuple[float, ...]) -> None:
 def test_an_unknown_choice_is_refused_with_the_known_ones(kind: type, values: dict[str, object], name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name} must be one of .*, got 'best'"):
         kind(**{**values, name: "best"})
+
+
+def test_without_image_topics_there_is_one_camera_without_a_name() -> None:
+    assert FixedParameters(**{**FIXED, "image_topics": ("",), "camera_names": ("",)}).cameras == {"": "image"}
+
+
+@pytest.mark.parametrize(
+    ("topics", "names", "cameras"),
+    [
+        (("/front/image_raw",), (), {"front": "/front/image_raw"}),
+        (("/robot/front/image", "rear/image"), (), {"front": "/robot/front/image", "rear": "rear/image"}),
+        (("/left", "/right"), ("",), {"left": "/left", "right": "/right"}),
+        (("/a/color/image", "/b/color/image"), ("a", "b"), {"a": "/a/color/image", "b": "/b/color/image"}),
+    ],
+)
+def test_cameras_are_named_by_the_namespace_of_their_topic_unless_named(topics, names, cameras) -> None:
+    assert FixedParameters(**{**FIXED, "image_topics": topics, "camera_names": names}).cameras == cameras
+
+
+@pytest.mark.parametrize(
+    ("topics", "names", "reason"),
+    [
+        (("/a/color/image", "/b/color/image"), (), "different names.*give camera_names"),
+        (("/a/image", "/b/image"), ("a",), "a name for each of the 2 image_topics"),
+        ((), ("a",), "a name for each of the 0 image_topics"),
+        (("/a/image", "/b/image"), ("a", "a"), "different names"),
+        (("/a/image",), ("a/b",), "letters, digits and underscores"),
+        (("~/image",), (), "letters, digits and underscores"),
+    ],
+)
+def test_cameras_that_cannot_be_told_apart_are_refused(topics, names, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        FixedParameters(**{**FIXED, "image_topics": topics, "camera_names": names})
 
 
 @pytest.mark.parametrize(("horizon_s", "name"), [(0.1, "h100ms"), (0.0333, "h33ms"), (2.0, "h2000ms")])
