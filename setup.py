@@ -4,7 +4,7 @@ from setuptools import find_packages, setup
 
 EXTRAS = {
     "simulate": ["mujoco>=3.2"],
-    "train": ["lightning>=2.4"],
+    "train": ["lightning>=2.4", "filelock"],
     "evaluate": ["pycocotools>=2.0.8", "matplotlib>=3.8"],
 }
 TEST = ["pytest>=8", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff", "mypy", "mcap"]

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from filelock import FileLock
 from rich.progress import track
 
 from memwarp_core.data.bad_entries import BadEntries
@@ -66,8 +67,11 @@ def pack_clips(
     made_from = [_LAYOUT, fingerprint(folder), has_fields, short_side, long_side, skip_bad]
     key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
     cache = folder / "packed" if folder.is_dir() else folder.with_name(f"{folder.name}.packed")
-    if not (cache / "index.json").is_file() or _index(cache).get("key") != key:
-        _write_cache(folder, cache, key, (short_side, long_side), skip_bad)
+    if not _is_made(cache, key):
+        # Of several trainings that begin at once, one packs and the others wait.
+        with FileLock(f"{cache}.lock"):
+            if not _is_made(cache, key):
+                _write_cache(folder, cache, key, (short_side, long_side), skip_bad)
     index = _index(cache)
     arrays = {name: _map(cache / f"{name}.bin", dtype) for name, dtype in _ARRAYS.items()}
     boxes = np.load(cache / "boxes.npy")
@@ -103,16 +107,26 @@ def pack_clips(
     return clips, tuple(index["class_names"])
 
 
+def _is_made(cache: Path, key: str) -> bool:
+    return (cache / "index.json").is_file() and _index(cache).get("key") == key
+
+
 def _write_cache(folder: Path, cache: Path, key: str, sides: tuple[int | None, int | None], skip_bad: bool) -> None:
-    clips = open_data_set(folder, skip_bad=skip_bad)
     temporary = cache.with_name(f"{cache.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
+    _pack(folder, temporary, key, sides, skip_bad)
+    shutil.rmtree(cache, ignore_errors=True)
+    os.replace(temporary, cache)
+
+
+def _pack(folder: Path, cache: Path, key: str, sides: tuple[int | None, int | None], skip_bad: bool) -> None:
+    clips = open_data_set(folder, skip_bad=skip_bad)
     bad = BadEntries(folder, skip=skip_bad)
     boxes: list[np.ndarray] = []
     summary: list[tuple[int, int, int, bool]] = []
     with ExitStack() as stack:
-        files = {name: stack.enter_context((temporary / f"{name}.bin").open("wb")) for name in _ARRAYS}
+        files = {name: stack.enter_context((cache / f"{name}.bin").open("wb")) for name in _ARRAYS}
         for clip in track(clips, description=f"packing {folder.name}"):
             if clip.class_names != clips[0].class_names:
                 raise DataError(f"{folder}: clip {clip.name} has other class names than {clips[0].name}.")
@@ -131,11 +145,9 @@ def _write_cache(folder: Path, cache: Path, key: str, sides: tuple[int | None, i
     bad.finish()
     if not summary:
         raise DataError(f"{folder}: expected at least one frame that can be read, got none.")
-    np.save(temporary / "boxes.npy", np.concatenate(boxes))
+    np.save(cache / "boxes.npy", np.concatenate(boxes))
     content = {"key": key, "clips": summary, "class_names": list(clips[0].class_names)}
-    (temporary / "index.json").write_text(json.dumps(content))
-    shutil.rmtree(cache, ignore_errors=True)
-    os.replace(temporary, cache)
+    (cache / "index.json").write_text(json.dumps(content))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -159,7 +161,18 @@ def test_a_cache_that_was_interrupted_is_made_again(tmp_path: Path) -> None:
     assert not (tmp_path / "packed").exists()
     image.write_bytes(content)
     assert len(pack_clips(tmp_path)[0]) == CLIPS
-    assert [entry.name for entry in tmp_path.glob("packed*")] == ["packed"]
+    assert not (tmp_path / "packed.tmp").exists()
+
+
+def test_several_trainings_can_begin_at_once(tmp_path: Path) -> None:
+    write_yolo(tmp_path)
+    code = "import sys; from pathlib import Path; from memwarp_core.training.packed_clips import pack_clips; "
+    code += "sys.stdin.read(); assert len(pack_clips(Path(sys.argv[1]))[0]) == 4"
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    together = [subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(3)]
+    ends = [process.communicate(timeout=60)[1].decode() for process in together]
+    assert [process.returncode for process in together] == [0, 0, 0], ends
+    assert not (tmp_path / "packed.tmp").exists()
 
 
 def test_a_cache_of_an_older_layout_is_made_again(tmp_path: Path) -> None:
