@@ -111,9 +111,9 @@ class CorrelationConfig(Config):
     """Correlation of the detector's own early features; see displacement/correlation.py."""
 
     kind: Literal["correlation"] = "correlation"
-    channels: Positive = 32
+    channels: Positive = 48
     """Channels of the compared embeddings."""
-    radius: Positive = 5
+    radius: Positive = 10
     """Largest displacement that the correlation sees, in cells of the feature map."""
 
 

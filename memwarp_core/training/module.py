@@ -165,7 +165,7 @@ class StageModule(lightning.LightningModule):
         return fields[:, :2].unflatten(0, (-1, frames - 1))
 
     def _displacement_loss(self, displacement: Tensor, batch: SequenceBatch) -> Tensor:
-        return self._stage.displacement_weight * _end_point_error(displacement, batch)
+        return self._stage.displacement_weight * _field_loss(displacement, batch)
 
     def _save_batch(self, batch: SequenceBatch, losses: Mapping[str, Tensor]) -> str:
         """Keep a batch that led to a loss that is not finite. Returns: what the user should know."""
@@ -220,14 +220,21 @@ def _has_fields(clips: list[PackedClip]) -> bool:
     return any(bool(clip.valid.any()) for clip in clips)
 
 
-def _end_point_error(displacement: Tensor, batch: SequenceBatch) -> Tensor:
-    """Mean distance to the exact fields where they are known, in cells of (B, T - 1, 2, H, W) `displacement`."""
+def _field_loss(displacement: Tensor, batch: SequenceBatch) -> Tensor:
+    """Mean root of the distance to the exact fields where they are known.
+
+    The root (a robust norm as in PWC-Net's fine-tuning, Sun et al., 2018) gives up what cannot be found, because it was
+    hidden or is blurred, in favour of exactness elsewhere; a field that is off by more than a cell is of no use anyhow.
+
+    Args:
+        displacement: (B, T - 1, 2, H, W), in cells.
+    """
     size = (displacement.shape[-2], displacement.shape[-1])
     exact = resize_displacement(batch.displacement[:, 1:].flatten(0, 1), size)
     weight = (_object_weight(batch) * batch.valid)[:, 1:].flatten(0, 1)
     weight = F.interpolate(weight, size, mode="area")
-    error = (displacement.flatten(0, 1) - exact).norm(dim=1, keepdim=True)
-    return (error * weight).sum() / weight.sum().clamp(min=1)
+    distance = (displacement.flatten(0, 1) - exact).norm(dim=1, keepdim=True)
+    return ((distance + 0.01).sqrt() * weight).sum() / weight.sum().clamp(min=1)
 
 
 def _object_weight(batch: SequenceBatch) -> Tensor:

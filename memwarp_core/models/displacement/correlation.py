@@ -12,15 +12,18 @@ FINEST_STRIDE = 8
 """Comparing all pairs at stride 4 would cost 16 times as much; fields for such levels are made at 8 and resized."""
 MOST_CELLS = 4096
 """Larger maps are compared at a coarser resolution, since the number of pairs grows with the square."""
+_LOOKED_UP = 3
+"""Similarities up to so many cells from the first estimate are looked at again."""
 
 
 class CorrelationDisplacement(Displacement):
     """Correlation of the current with the past frame, soft-argmax, and a few convolutions.
 
-    Early features are embedded at the stride of the memory; each cell is compared with the cells around it in the
-    past frame, the expected offset under a softmax of the similarities (soft-argmax) is a first estimate,
-    and a few convolutions refine it. A plain network on the correlations learns far more slowly, and a separate
-    displacement network would cost more than the rest of a tiny detector.
+    Early features are embedded at the stride of the memory, each cell with what is around it. A cell is compared with
+    those around it in the past frame, and the expected offset under a softmax of the similarities (soft-argmax) is a
+    first estimate. A few convolutions refine it by the similarities close to where it points, looked up between the
+    cells as RAFT does. A plain network on the correlations learns far more slowly, and a separate displacement network
+    would cost more than the rest of a tiny detector.
     """
 
     reads_early = True
@@ -38,16 +41,27 @@ class CorrelationDisplacement(Displacement):
         # A 3x3 convolution of stride 2 sees every early feature; one of stride 4 would step over some.
         convolution_stride = min(reduction, 2)
         self.averaged = reduction // convolution_stride
-        # No ReLU after the embedding: centred features tell "different" from "unrelated".
+        channels = config.channels
         self.embed = nn.Sequential(
-            nn.Conv2d(features.early_channels, config.channels, 3, convolution_stride, padding=1, bias=False),
-            nn.BatchNorm2d(config.channels),
+            nn.Conv2d(features.early_channels, channels, 3, convolution_stride, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+        )
+        # No ReLU at its end: centred features tell "different" from "unrelated".
+        self.context = nn.Sequential(
+            *_convolution(channels, dilation=1),
+            nn.ReLU(inplace=True),
+            *_convolution(channels, dilation=2),
+            nn.ReLU(inplace=True),
+            *_convolution(channels, dilation=1),
         )
         self.log_temperature = nn.Parameter(torch.tensor(2.0))
         self.refine = nn.Sequential(
-            nn.Conv2d(2 * config.channels + 4, 48, 3, padding=1),
+            nn.Conv2d(channels + (2 * _LOOKED_UP + 1) ** 2 + 4, 64, 3, padding=1),
             nn.ReLU(inplace=True),
-            nn.Conv2d(48, 48, 3, padding=2, dilation=2),
+            nn.Conv2d(64, 48, 3, padding=2, dilation=2),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(48, 48, 3, padding=4, dilation=4),
             nn.ReLU(inplace=True),
             nn.Conv2d(48, 2, 3, padding=1),
         )
@@ -57,7 +71,8 @@ class CorrelationDisplacement(Displacement):
     def describe(self, images: Tensor, early: Tensor | None) -> Tensor:
         """Returns: (B, C, H, W), the embedding at the stride of the finest level, or at 8 if that is finer."""
         assert early is not None
-        return self.embed(early if self.averaged == 1 else F.avg_pool2d(early, self.averaged, ceil_mode=True))
+        x = self.embed(early if self.averaged == 1 else F.avg_pool2d(early, self.averaged, ceil_mode=True))
+        return x + self.context(x)
 
     def forward(self, current: Tensor, past: Tensor) -> Tensor:
         height, width = current.shape[-2:]
@@ -79,13 +94,37 @@ class CorrelationDisplacement(Displacement):
         with torch.autocast(current.device.type, enabled=False):
             similarity = similarity.to(torch.promote_types(similarity.dtype, torch.float32))
             outside = _outside(height, width, self.radius, similarity.device)
-            weights = similarity.masked_fill_(outside, float("-inf")).softmax(dim=2)
+            weights = similarity.masked_fill(outside, float("-inf")).softmax(dim=2)
             places = _places(height, width, similarity)
             expected, second_moment = (weights @ torch.cat((places, places.square()), dim=1)).chunk(2, dim=2)
             variance = (second_moment - expected.square()).clamp(min=0)
+            near = _look_up(similarity.unflatten(2, (height, width)), expected)
         first = (expected - places).transpose(1, 2).unflatten(2, (height, width))
         spread = variance.transpose(1, 2).unflatten(2, (height, width))
-        return first + self.refine(torch.cat((current, past, first, spread), dim=1))
+        return first + self.refine(torch.cat((current, near, first, spread), dim=1))
+
+
+def _convolution(channels: int, dilation: int) -> tuple[nn.Module, nn.Module]:
+    convolution = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation, bias=False)
+    return convolution, nn.BatchNorm2d(channels)
+
+
+def _look_up(similarity: Tensor, places: Tensor) -> Tensor:
+    """The similarities around a place of each cell, bilinear, 0 outside the map.
+
+    Args:
+        similarity: (B, H * W, H, W), of each cell of the current frame to all cells of the past one.
+        places: (B, H * W, 2), x then y in cells of the past frame.
+    Returns: (B, (2 * _LOOKED_UP + 1)^2, H, W), row by row.
+    """
+    height, width = similarity.shape[-2:]
+    offsets = torch.arange(-_LOOKED_UP, _LOOKED_UP + 1, device=places.device, dtype=places.dtype)
+    # grid_sample counts from -1, the centre of the first cell, to 1, that of the last.
+    x = (places[..., 0].reshape(-1, 1, 1) + offsets) * (2 / max(width - 1, 1)) - 1
+    y = (places[..., 1].reshape(-1, 1, 1) + offsets[:, None]) * (2 / max(height - 1, 1)) - 1
+    grid = torch.stack(torch.broadcast_tensors(x, y), dim=-1)
+    near = F.grid_sample(similarity.reshape(-1, 1, height, width), grid, align_corners=True)
+    return near.view(-1, height, width, len(offsets) ** 2).permute(0, 3, 1, 2)
 
 
 def _outside(height: int, width: int, radius: int, device: torch.device) -> Tensor:

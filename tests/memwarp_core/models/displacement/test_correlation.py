@@ -92,6 +92,20 @@ def test_the_first_estimate_is_a_soft_argmax_within_the_radius(features: MakeFea
         torch.testing.assert_close(seen[0][item, -2:], spread)
 
 
+def test_it_looks_again_at_the_similarities_around_the_first_estimate(features: MakeFeatures) -> None:
+    part = sharp(CorrelationDisplacement(features(), CorrelationConfig(channels=16, radius=3))).double()
+    seen = []
+    part.refine.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    past = torch.randn(1, 16, 12, 14).double()
+    current = past.roll((1, -2), dims=(2, 3))  # (7, 6) was at (6, 8)
+    part(current, past)
+    around = seen[0][0, 16:-4, 7, 6].view(7, 7)
+    for row, column in ((3, 3), (3, 4), (2, 3), (0, 6), (6, 0)):
+        there = past[0, :, 6 + row - 3, 8 + column - 3]
+        expected = math.exp(6.0) * F.cosine_similarity(current[0, :, 7, 6], there, dim=0)
+        torch.testing.assert_close(around[row, column], expected, rtol=1e-6, atol=1e-3)
+
+
 def test_gradients_are_those_of_finite_differences(features: MakeFeatures) -> None:
     torch.manual_seed(0)
     part = CorrelationDisplacement(features(4), CorrelationConfig(channels=2, radius=1)).double().eval()
