@@ -70,7 +70,7 @@ _PAPER = _Size(
 _TINY = _Size(
     strong="tiny",
     fast="nano",
-    ablation="tiny",
+    ablation="nano",
     short_side=192,
     long_side=320,
     base={
@@ -88,7 +88,7 @@ _TINY = _Size(
         },
     },
     fast_features={"kind": "tiny", "widths": [16, 32, 48, 64]},
-    ablation_features={"kind": "tiny"},
+    ablation_features={"kind": "tiny", "widths": [16, 32, 48, 64]},
 )
 
 _PER_FRAME = {"memory": {"kind": "none"}, "displacement": {"kind": "none"}}

@@ -181,7 +181,7 @@ def _tables(ours: Mapping[str, Figures], known: Mapping[str, Row]) -> str:
             "The rates of image halves and of pairs are for two devices; here is one, so they are not measured.",
             *("", "### Supplement, Table 1: AP per class", ""),
             *_per_class_lines(ours, known),
-            *("", "### Supplement, Table 2: MemNet at half resolution", ""),
+            *("", "### Supplement, Table 2: MemNet at half resolution (here on the features of the fast detector)", ""),
             *_header("(a) aggregation", "mAP"),
             *(_ablation_line(variant, ours, known) for variant in _SUPPLEMENT_2A),
             "",
@@ -243,7 +243,7 @@ def _per_class_lines(ours: Mapping[str, Figures], known: Mapping[str, Row]) -> I
 
 
 def _ablation_line(variant: str, ours: Mapping[str, Figures], known: Mapping[str, Row]) -> str:
-    name = f"memnet-tiny-half-{variant}"
+    name = f"memnet-nano-half-{variant}"
     return _line(known[name].label, _map_cell(known[name], ours.get(name)))
 
 
@@ -305,8 +305,8 @@ memwarp reproduce --clips {clips} --output out/reproduction --report docs
 
 It simulates the clips, runs every row whose weights ship, and writes this file and its figures. `--quick` does it with
 4 short clips, to see that all works. Clips and detections are kept in the output folder: a run that was interrupted
-goes on, and one with further weights adds their rows. `--weights FOLDER` takes models of one's own by the names that
-`memwarp models` lists.
+goes on, and one with further weights adds their rows. `--weights FOLDER` takes models of one's own by the names of
+those that [ship](../memwarp_core/models/weights/README.md), some of them in a subfolder `ablations`.
 """
 
 IMAGENET_VID = """\

@@ -29,7 +29,7 @@ class Size:
     """Of the bootstrap."""
 
 
-DEFAULT = Size(clips=48, frames=24, samples=1000)
+DEFAULT = Size(clips=36, frames=24, samples=1000)
 """At most an hour on two CPU cores."""
 QUICK = Size(clips=4, frames=16, samples=200)
 """At most five minutes."""
