@@ -155,7 +155,7 @@ class Camera:
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
         self._subscription, tells_of_losses = _with_losses(subscribe, self._on_image, self._statistics.lose)
-        self._statistics.new_subscription(tells_of_losses)
+        self._statistics.new_subscription(time.monotonic_ns(), tells_of_losses)
         self._topic = self._subscription.topic_name
         detector = self._detector
         self._logger.info(f"{detector.name} {detector.version} on {detector.device} listens to {self._topic}")

@@ -102,12 +102,16 @@ def look_for_sources(node: Node, topic: str) -> list[Source]:
 
 
 def topics_with(node: Node, message_type: str) -> list[str]:
-    """The topics on which messages of a type, such as `sensor_msgs/msg/Image`, are published now."""
+    """The topics on which others publish messages of a type, such as `sensor_msgs/msg/Image`, now."""
+    own = (node.get_name(), node.get_namespace())
     return [
         topic
         for topic, types in node.get_topic_names_and_types()
         if message_type in types  # of subscribers, too
-        and any(info.topic_type == message_type for info in node.get_publishers_info_by_topic(topic))
+        and any(
+            info.topic_type == message_type and (info.node_name, info.node_namespace) != own
+            for info in node.get_publishers_info_by_topic(topic)
+        )
     ]
 
 

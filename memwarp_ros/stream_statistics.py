@@ -71,14 +71,15 @@ class StreamStatistics:
         if self._last_sequence_number is not None:
             self.lost += count
 
-    def new_subscription(self, tells_of_losses: bool = False) -> None:
-        """Images that passed while nobody subscribed are not dropped ones.
+    def new_subscription(self, now_ns: int, tells_of_losses: bool = False) -> None:
+        """Images that passed while nobody subscribed are not dropped ones, and no silence was it either.
 
         Args:
             tells_of_losses: whether the middleware does; otherwise a dropped image was lost, or replaced by a newer
                 one before it was taken, and nobody knows which.
         """
         self._last_sequence_number = None
+        self._last_received_ns = now_ns
         self._tells_of_losses = tells_of_losses
 
     def process(self, took_ns: int) -> None:

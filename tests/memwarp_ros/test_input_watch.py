@@ -127,3 +127,6 @@ def test_causes_are_seen_in_a_real_graph(participant, client, kind, message_type
     client.until(lambda: f"{namespace}/driver" in explanation().text, "the driver to be known")
     client.until(lambda: explanation().cause == cause, f"the cause to be {cause}")
     assert (topic in topics_with(client.node, RAW)) == (message_type is Image)
+    client.node.create_publisher(Image, f"{namespace}/own", RELIABLE)
+    client.until(lambda: client.node.count_publishers(f"{namespace}/own"), "the topic of the node itself")
+    assert f"{namespace}/own" not in topics_with(client.node, RAW)

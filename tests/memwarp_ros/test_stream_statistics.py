@@ -46,14 +46,14 @@ def test_numbers_that_begin_again_are_a_new_publisher() -> None:
 def test_images_that_passed_without_a_subscription_are_not_dropped() -> None:
     statistics = StreamStatistics(now_ns=0)
     statistics.receive(0, 0, 1)
-    statistics.new_subscription()
+    statistics.new_subscription(now_ns=0)
     statistics.receive(0, 0, 50)
     assert statistics.dropped == 0
 
 
 def test_drops_have_their_reason_where_the_middleware_tells_what_it_lost() -> None:
     statistics = StreamStatistics(now_ns=0)
-    statistics.new_subscription(tells_of_losses=True)
+    statistics.new_subscription(now_ns=0, tells_of_losses=True)
     statistics.lose(3)
     statistics.receive(0, 0, 4)
     assert statistics.lost == 0, "what went before the first image is no matter of this stream"
@@ -83,6 +83,9 @@ def test_silence_is_a_warning_unless_the_node_is_disabled() -> None:
     assert report(statistics, 2 * SECOND)[0] == DiagnosticStatus.OK
     assert report(statistics, 3 * SECOND)[:2] == (DiagnosticStatus.WARN, "no image for 3 s")
     assert report(statistics, 4 * SECOND, enabled=False)[:2] == (DiagnosticStatus.OK, "disabled")
+    statistics.new_subscription(now_ns=10 * SECOND)
+    assert report(statistics, 11 * SECOND)[0] == DiagnosticStatus.OK
+    assert report(statistics, 13 * SECOND)[:2] == (DiagnosticStatus.WARN, "no image for 3 s")
 
 
 def test_an_image_that_is_too_old_is_a_warning_in_one_report() -> None:
