@@ -36,6 +36,7 @@ from memwarp_core.files import write_bytes_whole
 from memwarp_ros.conversions import stamp_to_ns
 from memwarp_ros.demo import Processes
 from memwarp_ros.local_domain import local_domain
+from memwarp_ros.message_info import with_message_info
 from memwarp_ros.msg import AnticipatedDetections
 from memwarp_ros.soak_camera import BROKEN_EVERY, LOOP, RESIZED_EVERY, TOPIC, index_and_sent_ns, stamp_ns_of
 
@@ -74,7 +75,7 @@ class Answer:
     index: int
     """Of the image."""
     age_ms: float
-    """From sending the image to receiving its detections."""
+    """From sending the image to the arrival of its detections, whenever this process got to look at them."""
     is_right: bool
     """Whether it is of a later image than the answer before, under the header of that image."""
 
@@ -108,7 +109,7 @@ class Watcher(Node):
         self.came_and_went = 0
         self._check_processes = check_processes
         self._callers: dict[str, Any] = {}
-        self.create_subscription(Detection2DArray, "/detector/detections", self._on_detections, 100)
+        self.create_subscription(Detection2DArray, "/detector/detections", with_message_info(self._on_detections), 100)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
 
     def go_round(self) -> None:
@@ -187,11 +188,12 @@ class Watcher(Node):
         for subscription in subscriptions:
             self.destroy_subscription(subscription)
 
-    def _on_detections(self, message: Detection2DArray) -> None:
+    def _on_detections(self, message: Detection2DArray, info: dict[str, int]) -> None:
         index, sent_ns = index_and_sent_ns(message.header.frame_id)
         is_next = not self.answers or index > self.answers[-1].index
         is_right = is_next and stamp_to_ns(message.header.stamp) == stamp_ns_of(index)
-        self.answers.append(Answer(index=index, age_ms=(time.time_ns() - sent_ns) / 1e6, is_right=is_right))
+        age_ms = (info.get("received_timestamp", time.time_ns()) - sent_ns) / 1e6
+        self.answers.append(Answer(index=index, age_ms=age_ms, is_right=is_right))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
@@ -294,6 +296,7 @@ def summarize(
         },
         "age_ms": dict(zip(("p50", "p95", "p99"), np.percentile(ages_ms, (50, 95, 99)).tolist(), strict=True)),
         "memory_mib": list(memory_mib),
+        "load of the machine": os.getloadavg()[-1],
         "services": {
             name: {"calls": len(times), "p50_ms": float(np.median(times)), "longest_ms": max(times)}
             for name, times in response_ms.items()
@@ -318,6 +321,7 @@ def _show(summary: dict[str, Any], console: Console) -> None:
     images = summary["images"]
     of_ages = ", ".join(f"{name} {age_ms:.0f} ms" for name, age_ms in summary["age_ms"].items())
     console.print(f"{images['sent']} images sent, {images['processed']} processed; age of the answers: {of_ages}")
+    console.print(f"{summary['load of the machine']:.1f} processes wanted one of {os.cpu_count()} cores, in the mean")
 
 
 def main() -> int:
