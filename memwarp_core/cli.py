@@ -533,6 +533,12 @@ def bench_pair(
 @bench.command("ros")
 def bench_ros(
     frames: Annotated[int, typer.Option(min=1, help="Images that are counted, per size, transport and way.")] = 300,
+    size: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WxH", help="Of the images; repeat it for several. 640x480, 1280x720 and 1920x1080 if not given."
+        ),
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file for all figures.")] = None,
 ) -> None:
     """Time what the ROS 2 node costs beside its model, and what a plain rclpy node costs: milliseconds per image."""
@@ -546,7 +552,10 @@ def bench_ros(
             "them (source install/setup.bash) or, in a clone, run: make build && ros_from_pip/run memwarp bench ros"
         )
     command = [sys.executable, "-m", "memwarp_ros.bench", "--frames", str(frames)]
-    command += ["--output", str(output)] if output is not None else []
+    for one in size or ():
+        command += ["--size", one]
+    if output is not None:
+        command += ["--output", str(output)]
     raise typer.Exit(subprocess.run(command, check=False).returncode)
 
 

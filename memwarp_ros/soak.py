@@ -24,6 +24,7 @@ from ament_index_python.packages import get_package_prefix
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rich.console import Console
 from rich.table import Table
@@ -338,8 +339,11 @@ def main() -> int:
         console.print("[bold red]Error:[/]", end=" ")
         console.print(str(error), markup=False, highlight=False, soft_wrap=True)
         return 1
+    except (KeyboardInterrupt, ExternalShutdownException):
+        console.print("interrupted; all processes have ended")
+        return 130
     finally:
-        rclpy.shutdown()
+        rclpy.try_shutdown()
     write_bytes_whole(arguments.output / "soak.json", json.dumps(summary, indent=1).encode())
     _show(summary, console)
     return 0 if summary["passed"] else 1
