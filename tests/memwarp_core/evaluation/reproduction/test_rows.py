@@ -54,3 +54,9 @@ def test_weights_of_another_system_are_refused(tmp_path: Path) -> None:
     save(tmp_path, "memnet-tiny", "rfcn-tiny")
     with pytest.raises(ConfigError, match="memnet-tiny: expected the weights of memnet-tiny-6, got others; .* missing"):
         rows()["memnet-tiny-6"].build(tmp_path)
+
+
+def test_the_shipped_weights_fill_every_row() -> None:
+    for row in rows().values():
+        assert row.is_trained(), row.models
+        row.build()
