@@ -62,7 +62,7 @@ def detector(context: LaunchContext) -> list[Node]:
     return [
         Node(
             package="memwarp_ros",
-            executable="detector_node",
+            executable=LaunchConfiguration("executable"),
             name=LaunchConfiguration("name"),
             namespace=LaunchConfiguration("namespace"),
             parameters=[LaunchConfiguration("params_file"), given],
@@ -79,6 +79,12 @@ def generate_launch_description() -> LaunchDescription:
         [
             DeclareLaunchArgument("image_topic", default_value="image", description="Where the camera publishes."),
             DeclareLaunchArgument("name", default_value="detector", description="Name of the node."),
+            DeclareLaunchArgument(
+                "executable",
+                default_value="detector_node",
+                choices=["detector_node", "fast_strong_node"],
+                description="What runs; fast_strong.launch.py is for the second one.",
+            ),
             DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node."),
             DeclareLaunchArgument(
                 "params_file",

@@ -125,13 +125,13 @@ class Camera:
         self._detector = detector
         self._tracker = Tracker(detector) if self._settings.tracking else None
         self.forget()
-        self._detections = self._publisher(Detection2DArray, "detections")
-        self._anticipated = self._publisher(AnticipatedDetections, "anticipated")
+        self._detections = self.create_publisher(Detection2DArray, "detections")
+        self._anticipated = self.create_publisher(AnticipatedDetections, "anticipated")
         self._anticipated_at = self._horizon_publishers()
-        self._detections_now = self._publisher(Detection2DArray, "detections_now")
-        self._debug_times = [self._publisher(Float64, f"debug/{name}_ms") for name in _DEBUG_TIMES]
-        self._anticipation_check = self._publisher(AnticipationCheck, "anticipation_check")
-        self._debug_image = self._publisher(Image, "debug_image")
+        self._detections_now = self.create_publisher(Detection2DArray, "detections_now")
+        self._debug_times = [self.create_publisher(Float64, f"debug/{name}_ms") for name in _DEBUG_TIMES]
+        self._anticipation_check = self.create_publisher(AnticipationCheck, "anticipation_check")
+        self._debug_image = self.create_publisher(Image, "debug_image")
 
     def close(self) -> None:
         """Take the topics away, and what is remembered."""
@@ -375,12 +375,13 @@ class Camera:
         self._logger.warning(f"no image arrives: {explanation.text}", throttle_duration_sec=_EXPLAIN_EVERY_S)
         return explanation.text
 
-    def _publisher(self, message_type: type, name: str) -> Publisher:
+    def create_publisher(self, message_type: type, name: str) -> Publisher:
+        """Of a topic of this camera; the node destroys it."""
         return self._node.create_publisher(message_type, f"{self._prefix}/{name}", _RESULTS)
 
     def _horizon_publishers(self) -> list[Publisher]:
         horizons_s = self._live.horizons_s
-        return [self._publisher(Detection2DArray, f"anticipated/{horizon_name(of_one)}") for of_one in horizons_s]
+        return [self.create_publisher(Detection2DArray, f"anticipated/{horizon_name(of_one)}") for of_one in horizons_s]
 
     def _now_ns(self) -> int:
         return self._node.get_clock().now().nanoseconds

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import rclpy
 import torch
-from diagnostic_msgs.msg import DiagnosticArray, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -60,14 +60,17 @@ class DetectorNode(LifecycleNode):
     Raises: ConfigError if a parameter has a value that it does not take.
     """
 
-    def __init__(self, context: Context | None = None) -> None:
-        super().__init__("detector", context=context)
-        self.settings = declare_parameters(self)
+    config = "detector.yaml"
+    """Where the defaults of the parameters are."""
+
+    def __init__(self, name: str = "detector", context: Context | None = None) -> None:
+        super().__init__(name, context=context)
+        self.settings = declare_parameters(self, self.config)
         self._live = live_parameters(self)
         self._detector: VideoDetector | None = None
         self._is_active = False
         group = MutuallyExclusiveCallbackGroup()
-        self._cameras = [
+        self.cameras = [
             Camera(self, name, topic, settings=self.settings, live=self._live, group=group, on_image=self._on_image)
             for name, topic in self.settings.cameras.items()
         ]
@@ -88,9 +91,7 @@ class DetectorNode(LifecycleNode):
         if self.settings.threads:
             torch.set_num_threads(self.settings.threads)
         try:
-            detector = load_detector(
-                self.settings.model, device=self.settings.device, precision=self.settings.precision
-            )
+            detector = self.load()
             self._warm_up(detector)
         except Exception as error:
             # rclpy swallows what a transition raises. A model that cannot be had leaves the node unconfigured.
@@ -98,11 +99,18 @@ class DetectorNode(LifecycleNode):
             self.get_logger().fatal(f"cannot load model {self.settings.model}: {reason}")
             return TransitionCallbackReturn.FAILURE
         self._detector = detector
-        for camera in self._cameras:
+        for camera in self.cameras:
             camera.open(detector)
         self._label_info = self.create_publisher(LabelInfo, "~/label_info", _LATCHED)
         self._publish_label_info(self._live.score_threshold)
         return TransitionCallbackReturn.SUCCESS
+
+    def load(self) -> VideoDetector:
+        """The model, ready to run.
+
+        Raises: ConfigError if it cannot be had.
+        """
+        return load_detector(self.settings.model, device=self.settings.device, precision=self.settings.precision)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Take images, unless `enabled` is false."""
@@ -119,7 +127,7 @@ class DetectorNode(LifecycleNode):
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free the model and take the topics away."""
-        for camera in self._cameras:
+        for camera in self.cameras:
             camera.close()
         self.destroy_publisher(self._label_info)
         self._detector = None
@@ -148,12 +156,12 @@ class DetectorNode(LifecycleNode):
 
     def start(self) -> None:
         """Take images from now on, with empty memories."""
-        for camera in self._cameras:
+        for camera in self.cameras:
             camera.start()
 
     def stop(self) -> None:
         """Take no more images; returns when the last one is done."""
-        for camera in self._cameras:
+        for camera in self.cameras:
             camera.stop()
         with self._processing:
             self._forget()
@@ -167,13 +175,17 @@ class DetectorNode(LifecycleNode):
             if not camera.is_listening:
                 return
             together: dict[tuple[int, int] | None, list[Camera]] = {camera.image_size: [camera]}
-            for other in self._cameras:
+            for other in self.cameras:
                 if other is not camera:
                     together.setdefault(other.image_size, []).append(other)
             for cameras in together.values():
                 taken = [one.take(message, info) if one is camera else one.take_waiting() for one in cameras]
                 for frame, found, state in self._step([frame for frame in taken if frame is not None]):
-                    frame.camera.answer(frame, found, state)
+                    self.answer(frame, found, state)
+
+    def answer(self, frame: Frame, found: Detections, state: DetectorState) -> None:
+        """Publish what was found in an image, and what follows from it."""
+        frame.camera.answer(frame, found, state)
 
     def _step(self, frames: Sequence[Frame]) -> list[tuple[Frame, Detections, DetectorState]]:
         """What is in each frame, and the camera's new state; frames that the detector refuses are left out."""
@@ -209,7 +221,7 @@ class DetectorNode(LifecycleNode):
         before = self._live
         with self._processing:  # so that one image is handled with one set of values
             self._live = live
-            for camera in self._cameras:
+            for camera in self.cameras:
                 camera.change(live)
         if self._detector is not None and live.score_threshold != before.score_threshold:
             self._publish_label_info(live.score_threshold)
@@ -225,20 +237,24 @@ class DetectorNode(LifecycleNode):
         self._label_info.publish(to_label_info(self._detector.class_names, header, score_threshold))
 
     def _report(self) -> None:
-        detector = self._detector
         header = Header(stamp=self.get_clock().now().to_msg())
+        self._diagnostics.publish(DiagnosticArray(header=header, status=self.report(header)))
+
+    def report(self, header: Header) -> list[DiagnosticStatus]:
+        """The statuses for /diagnostics, of each camera."""
+        detector = self._detector
         hardware_id = str(detector.device if detector else self.settings.device)
         statuses = []
-        for camera in self._cameras:
+        for camera in self.cameras:
             of_images, of_anticipation = camera.report(header, hardware_id)
             if detector is not None:
                 of_images.values.append(KeyValue(key="model", value=f"{detector.name} {detector.version}"))
             of_images.values.append(KeyValue(key="memory of the process [MiB]", value=f"{_memory_mib():.0f}"))
             statuses += [of_images, of_anticipation]
-        self._diagnostics.publish(DiagnosticArray(header=header, status=statuses))
+        return statuses
 
     def _forget(self) -> None:
-        for camera in self._cameras:
+        for camera in self.cameras:
             camera.forget()
 
     def _warm_up(self, detector: VideoDetector) -> None:
@@ -258,7 +274,7 @@ def _memory_mib() -> float:
         return float("nan")
 
 
-def main() -> int:
+def main(node_type: type[DetectorNode] = DetectorNode) -> int:
     """Run the node until SIGINT or SIGTERM; returns the exit status."""
     # rclpy's own handlers tear the context down below an inference that still wants to publish.
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
@@ -266,9 +282,9 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     try:
-        node = DetectorNode()
+        node = node_type()
     except ConfigError as error:
-        get_logger("detector").fatal(str(error))
+        get_logger("memwarp").fatal(str(error))
         rclpy.shutdown()
         return 1
     if node.settings.keep_big_buffers:  # no image has come yet

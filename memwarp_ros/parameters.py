@@ -1,4 +1,4 @@
-"""The parameters of detector_node: meaning and permitted values. Their defaults are in config/detector.yaml."""
+"""The parameters of the nodes: meaning and permitted values. Their defaults are in config/<node>.yaml."""
 
 import re
 from array import array
@@ -133,6 +133,30 @@ _DESCRIPTORS = {
     "fall_back_to_unmoved": ParameterDescriptor(
         description="Publish standing boxes instead of anticipated ones at horizons where anticipating is harmful."
     ),
+    "strong_device": ParameterDescriptor(
+        description="Where the strong detector runs: auto (the second GPU where there are two), cpu, cuda:1, ...",
+        read_only=True,
+    ),
+    "strong_threads": ParameterDescriptor(
+        description="Threads for one inference of the strong detector on the CPU; 0 leaves the choice to torch.",
+        integer_range=[IntegerRange(from_value=0, to_value=256, step=1)],
+        read_only=True,
+    ),
+    "strong_patience_s": ParameterDescriptor(
+        description="The strong detector is started again when it has not answered for so many seconds.",
+        floating_point_range=[FloatingPointRange(from_value=0.1, to_value=3600.0)],
+        read_only=True,
+    ),
+    "max_lag_images": ParameterDescriptor(
+        description="Strong features that are more images behind are not borrowed.",
+        integer_range=[IntegerRange(from_value=1, to_value=1000, step=1)],
+        read_only=True,
+    ),
+    "max_lag_s": ParameterDescriptor(
+        description="Strong features that are more seconds behind are not borrowed.",
+        floating_point_range=[FloatingPointRange(from_value=0.0, to_value=60.0)],
+        read_only=True,
+    ),
 }
 
 
@@ -180,6 +204,17 @@ class FixedParameters:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PairParameters:
+    """What fast_strong_node has beside the parameters of detector_node; it stays as it is while the node runs."""
+
+    strong_device: str
+    strong_threads: int
+    strong_patience_s: float
+    max_lag_images: int
+    max_lag_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LiveParameters:
     """The values that can be changed while the node runs; rclpy checks the ranges of single numbers.
 
@@ -220,18 +255,24 @@ def _camera_name(image_topic: str) -> str:
     return image_topic.strip("/").split("/")[-2:][0]
 
 
-def declare_parameters(node: Node) -> FixedParameters:
-    """Declare all parameters of detector_node and read those that do not change.
+def declare_parameters(node: Node, config: str = "detector.yaml") -> FixedParameters:
+    """Declare all parameters of detector_node, and those that another file adds; read those that do not change.
 
+    Args:
+        config: the defaults of the node, in config/; what it leaves out is in detector.yaml.
     Raises: ConfigError if a value was given that the parameter does not take.
     """
-    defaults = _read_defaults()
     try:
-        for name, descriptor in _DESCRIPTORS.items():
-            node.declare_parameter(name, defaults[name], descriptor)
+        for name, default in {**_read_defaults("detector.yaml"), **_read_defaults(config)}.items():
+            node.declare_parameter(name, default, _DESCRIPTORS[name])
     except ParameterException as error:
         raise ConfigError(str(error)) from error
     return FixedParameters(**_values(node, FixedParameters))
+
+
+def pair_parameters(node: Node) -> PairParameters:
+    """Those that config/fast_strong.yaml has added."""
+    return PairParameters(**_values(node, PairParameters))
 
 
 def concerns_live(changes: Iterable[Parameter]) -> bool:
@@ -263,6 +304,6 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
         raise ConfigError(f"parameter {name} must be one of {', '.join(choices)}, got {value!r}.")
 
 
-def _read_defaults() -> dict[str, object]:
-    path = Path(get_package_share_directory("memwarp_ros"), "config", "detector.yaml")
+def _read_defaults(config: str) -> dict[str, object]:
+    path = Path(get_package_share_directory("memwarp_ros"), "config", config)
     return yaml.safe_load(path.read_text())["/**"]["ros__parameters"]

@@ -39,14 +39,14 @@ def free_domain() -> Iterator[int]:
 
 
 class DetectorProcess:
-    """detector_node as its own process, as `ros2 run` starts it."""
+    """detector_node, or another one of the package, as its own process, as `ros2 run` starts it."""
 
-    def __init__(self, domain_id: int, log: Path, *ros_arguments: str) -> None:
-        executable = Path(get_package_prefix("memwarp_ros"), "lib", "memwarp_ros", "detector_node")
+    def __init__(self, domain_id: int, log: Path, *ros_arguments: str, executable: str = "detector_node") -> None:
+        program = Path(get_package_prefix("memwarp_ros"), "lib", "memwarp_ros", executable)
         self._log = log
         with log.open("w") as output:
             self.process = subprocess.Popen(
-                [executable, "--ros-args", *ros_arguments],
+                [program, "--ros-args", *ros_arguments],
                 env={**os.environ, "ROS_DOMAIN_ID": str(domain_id)},
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -139,10 +139,11 @@ def detectors() -> Iterator[list[DetectorProcess]]:
 
 @pytest.fixture
 def start_detector(domain_id: int, detectors: list[DetectorProcess], tmp_path: Path) -> Callable[..., DetectorProcess]:
-    """Start detector_node with ROS arguments."""
+    """Start detector_node, or another executable, with ROS arguments."""
 
-    def start(*ros_arguments: str) -> DetectorProcess:
-        detectors.append(DetectorProcess(domain_id, tmp_path / f"detector{len(detectors)}.log", *ros_arguments))
+    def start(*ros_arguments: str, executable: str = "detector_node") -> DetectorProcess:
+        log = tmp_path / f"detector{len(detectors)}.log"
+        detectors.append(DetectorProcess(domain_id, log, *ros_arguments, executable=executable))
         return detectors[-1]
 
     return start

@@ -26,7 +26,7 @@ def node(domain_id: int, request: pytest.FixtureRequest) -> Iterator[DetectorNod
     context = rclpy.Context()
     arguments = [word for value in getattr(request, "param", []) for word in ("-p", value)]
     rclpy.init(args=["--ros-args", *arguments], context=context, domain_id=domain_id)
-    node = DetectorNode(context)
+    node = DetectorNode(context=context)
     assert start_up(node)
     executor = make_executor(node)
     ended = threading.Event()
