@@ -1,6 +1,7 @@
 """A live ROS graph for a test: a domain of its own, processes in it, a client that waits for facts and not for time."""
 
 import fcntl
+import gc
 import os
 import signal
 import subprocess
@@ -26,6 +27,8 @@ PATIENCE_S = 120.0
 @contextmanager
 def free_domain() -> Iterator[int]:
     """A ROS domain that no other test uses at this time, not even another run's on this machine."""
+    # A lifecycle node that an earlier test had in this process answers services until it is collected.
+    gc.collect()
     for candidate in range(1, 80):
         path = Path(tempfile.gettempdir(), f"memwarp-test-domain-{candidate}")
         with path.open("w") as lock:
