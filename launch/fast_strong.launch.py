@@ -36,8 +36,12 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "strong_device", default_value="", description="Of the strong detector. Empty: as in params_file."
             ),
-            *(DeclareLaunchArgument(name, default_value=value) for name, value in OWN.items()),
-            *(argument for argument in arguments if argument.name not in OWN),
+            *(
+                DeclareLaunchArgument(of.name, default_value=OWN[of.name], description=of.description)
+                if of.name in OWN
+                else of
+                for of in arguments
+            ),
             OpaqueFunction(function=pair),
         ]
     )

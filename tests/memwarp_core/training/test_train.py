@@ -116,7 +116,7 @@ def test_a_part_without_weights_starts_beside_one_with_them(data: Path, tmp_path
 def test_weights_that_do_not_fit_are_named(data: Path, tmp_path: Path, trained: Path) -> None:
     wider = small().detector.model_dump() | {"displacement": {"kind": "correlation", "channels": 64}}
     config = one_step(detector=wider, start_from=str(trained))
-    with pytest.raises(ConfigError, match=r"displacement\.embed\..* must be .*64.*, got .*32.*start_parts"):
+    with pytest.raises(ConfigError, match=r"displacement\.context\..* must be .*64.*, got .*48.*start_parts"):
         train(config, data, None, tmp_path / "run")
 
 
