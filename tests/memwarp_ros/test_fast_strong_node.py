@@ -27,7 +27,8 @@ def children(pid: int) -> list[int]:
 
 
 def test_images_are_answered_whatever_the_strong_detector_does(start_detector, client) -> None:
-    node = start_detector("-p", "strong_threads:=1", executable="fast_strong_node")
+    # Reliable, so that each image arrives, once the first one has.
+    node = start_detector("-p", "strong_threads:=1", "-p", "image_qos:=reliable", executable="fast_strong_node")
     camera = client.publisher(Image, "/image")
     detections = client.collect(Detection2DArray, "/fast_strong/detections")
     borrowed = client.collect(StrongFeatures, "/fast_strong/strong_features")
@@ -40,7 +41,7 @@ def test_images_are_answered_whatever_the_strong_detector_does(start_detector, c
         camera.publish(rgb_to_image(np.full((120, 160, 3), len(sent) % 200, np.uint8), header))
 
     def answered() -> bool:
-        return len(borrowed) == len(detections) == len(sent)
+        return all(answers and stamp_to_ns(answers[-1].header.stamp) == sent[-1] for answers in (detections, borrowed))
 
     def strong() -> dict[str, str]:
         """The newest status of the strong detector."""
@@ -56,10 +57,10 @@ def test_images_are_answered_whatever_the_strong_detector_does(start_detector, c
             client.until(lambda: strong().get("condition") == "running", f"the strong detector {what}")
         raise AssertionError(f"nothing was borrowed {what}")
 
+    timer = client.node.create_timer(0.2, send)
+    client.until(lambda: detections and borrowed, "the first answers")
+    client.node.destroy_timer(timer)
     send_until_it_borrows("at the start")
-    newest = borrowed[-1]
-    assert newest.header == detections[-1].header
-    assert stamp_to_ns(newest.source_stamp) == sent[-1 - newest.lag_images]
 
     (process,) = children(node.process.pid)
     os.kill(process, signal.SIGKILL)
@@ -72,6 +73,9 @@ def test_images_are_answered_whatever_the_strong_detector_does(start_detector, c
         send()
         client.until(answered, "an answer while it starts")
     send_until_it_borrows("after it was started again")
+    newest = borrowed[-1]
+    assert newest.header == detections[-1].header
+    assert stamp_to_ns(newest.source_stamp) == sent[-1 - newest.lag_images]
 
     (process,) = children(node.process.pid)
     assert node.end() == 0
