@@ -197,7 +197,7 @@ def simulate(
     seed: Annotated[int, typer.Option(help="The same seed gives the same scenes.")] = _SIMULATION.seed,
     width: Annotated[int, typer.Option(help="Image width in pixels.")] = _SIMULATION.width,
     height: Annotated[int, typer.Option(help="Image height in pixels.")] = _SIMULATION.height,
-    rate: Annotated[int, typer.Option(help="Frames per second; divides 400.")] = _SIMULATION.rate_hz,
+    rate: Annotated[int, typer.Option(help="Frames per second: 5, 8, 10, 16, 20, 25, 30, 40 or 50.")] = _SIMULATION.rate_hz,
     fov: Annotated[float, typer.Option(help="Horizontal field of view in degrees.")] = _SIMULATION.horizontal_fov_deg,
     degraded: Annotated[
         float, typer.Option(help="Share of frames with a sensor fault (blur, noise, dark, ...), in bursts.")

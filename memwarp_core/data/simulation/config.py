@@ -9,6 +9,9 @@ from memwarp_core.errors import ConfigError
 CLASS_NAMES: tuple[str, ...] = ("ball", "crate", "barrel", "cone", "dumbbell", "rover", "humanoid")
 """The classes of the simulated scenes, in the order of their labels."""
 
+RATES_HZ = (5, 8, 10, 16, 20, 25, 30, 40, 50)
+"""Frames per second that a simulated camera can have."""
+
 MAX_OBJECTS = 5
 """Of the classes, in one clip."""
 
@@ -28,7 +31,7 @@ class SimulationConfig:
     height: int = 192
     """Image height in pixels."""
     rate_hz: int = 20
-    """Frames per second; must divide 400, the rate of the physics."""
+    """Frames per second: one of RATES_HZ."""
     horizontal_fov_deg: float = 65.0
     """Horizontal field of view of the camera."""
     degraded_fraction: float = 0.35
@@ -60,7 +63,7 @@ class SimulationConfig:
         self._require(self.seed >= 0, "seed", "0 or more")
         self._require(32 <= self.width <= 4096, "width", "32 to 4096 pixels")
         self._require(32 <= self.height <= 4096, "height", "32 to 4096 pixels")
-        self._require(self.rate_hz in (5, 8, 10, 16, 20, 25, 40, 50), "rate_hz", "5, 8, 10, 16, 20, 25, 40 or 50")
+        self._require(self.rate_hz in RATES_HZ, "rate_hz", ", ".join(map(str, RATES_HZ[:-1])) + f" or {RATES_HZ[-1]}")
         self._require(20 <= self.horizontal_fov_deg <= 120, "horizontal_fov_deg", "20 to 120 degrees")
         self._require(0 <= self.degraded_fraction <= 0.9, "degraded_fraction", "0 to 0.9")
         self._require(0 < self.fault_strength <= 4, "fault_strength", "above 0 and at most 4")
@@ -78,8 +81,18 @@ class SimulationConfig:
             raise ConfigError(f"{name} must be {expected}, got {getattr(self, name)!r}.")
 
 
-PHYSICS_RATE_HZ = 400
-"""Steps of the physics per second."""
+_PHYSICS_RATE_HZ = 400
+"""Steps of the physics per second; as near to it as whole steps per frame allow."""
+
+
+def steps_per_frame(config: SimulationConfig) -> int:
+    """Steps of the physics from a frame to the next."""
+    return round(_PHYSICS_RATE_HZ / config.rate_hz)
+
+
+def physics_rate_hz(config: SimulationConfig) -> int:
+    """Steps of the physics per second: 400, and 390 for 30 frames per second."""
+    return steps_per_frame(config) * config.rate_hz
 
 
 def clip_name(index: int) -> str:

@@ -12,7 +12,13 @@ import numpy as np
 
 from memwarp_core.data.simulation import textures
 from memwarp_core.data.simulation.camera import CameraPath, draw_camera_path
-from memwarp_core.data.simulation.config import CLASS_NAMES, MAX_OBJECTS, PHYSICS_RATE_HZ, SimulationConfig
+from memwarp_core.data.simulation.config import (
+    CLASS_NAMES,
+    MAX_OBJECTS,
+    SimulationConfig,
+    physics_rate_hz,
+    steps_per_frame,
+)
 from memwarp_core.data.simulation.objects import BOX, BUILDERS, CYLINDER, BodyBuilder, BuiltObject
 from memwarp_core.data.simulation.textures import hsv
 
@@ -70,7 +76,7 @@ def build_scene(config: SimulationConfig, clip: int) -> Scene:
     rng = np.random.default_rng([config.seed, clip, 0])
     camera = draw_camera_path(rng)
     spec = mujoco.MjSpec()
-    spec.option.timestep = 1.0 / PHYSICS_RATE_HZ
+    spec.option.timestep = 1.0 / physics_rate_hz(config)
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     spec.visual.global_.fovy = vertical_fov_deg(config)
     spec.visual.global_.offwidth = config.width
@@ -105,11 +111,11 @@ def build_scene(config: SimulationConfig, clip: int) -> Scene:
         )
         for index, (name, built) in enumerate(drawn)
     )
-    margin = PHYSICS_RATE_HZ // config.rate_hz // 2
-    per_frame = PHYSICS_RATE_HZ // config.rate_hz
+    per_frame = steps_per_frame(config)
+    margin = per_frame // 2
     steps = 2 * margin + (config.frames - 1) * per_frame + 1
     qpos = _run_physics(model, objects, camera, config, rng, steps, taken)
-    poses = [camera.pose(step / PHYSICS_RATE_HZ) for step in range(steps)]
+    poses = [camera.pose(step / physics_rate_hz(config)) for step in range(steps)]
     return Scene(
         model=model,
         objects=objects,
@@ -256,7 +262,8 @@ def _run_physics(
 ) -> np.ndarray:
     data = mujoco.MjData(model)
     mujoco.mj_resetData(model, data)
-    duration = steps / PHYSICS_RATE_HZ
+    rate_hz = physics_rate_hz(config)
+    duration = steps / rate_hz
     launcher = Launcher(camera=camera, config=config, rng=rng, obstacles=taken)
     next_event = np.zeros(len(objects))
     for index, item in enumerate(objects):
@@ -265,7 +272,7 @@ def _run_physics(
     mujoco.mj_forward(model, data)
     qpos = np.empty((steps, model.nq))
     for step in range(steps):
-        time = step / PHYSICS_RATE_HZ
+        time = step / rate_hz
         if step % 20 == 0:
             for index, item in enumerate(objects):
                 if time >= next_event[index]:

@@ -245,7 +245,7 @@ def test_objects_move_as_thrown_bodies_do(renderer: None) -> None:
     ("field", "value", "message"),
     [
         ("clips", 0, "clips must be at least 1, got 0"),
-        ("rate_hz", 30, "rate_hz must be 5, 8, 10"),
+        ("rate_hz", 60, "rate_hz must be 5, 8, 10, .* or 50"),
         ("degraded_fraction", 1.0, "degraded_fraction must be 0 to 0.9"),
         ("min_objects", 6, "min_objects must be 1 to 5"),
         ("jpeg_quality", 0, "jpeg_quality must be 1 to 100"),
