@@ -98,6 +98,13 @@ class Metric(str, enum.Enum):
     STREAMING = "streaming"
 
 
+class ReplayMode(str, enum.Enum):
+    """How `memwarp replay` lets time pass; see evaluation/replay."""
+
+    SIMULATED = "simulated"
+    OFFLINE = "offline"
+
+
 class Overlap(str, enum.Enum):
     """IoU that a detection needs by ImageNet VID's evaluation."""
 
@@ -197,7 +204,9 @@ def simulate(
     seed: Annotated[int, typer.Option(help="The same seed gives the same scenes.")] = _SIMULATION.seed,
     width: Annotated[int, typer.Option(help="Image width in pixels.")] = _SIMULATION.width,
     height: Annotated[int, typer.Option(help="Image height in pixels.")] = _SIMULATION.height,
-    rate: Annotated[int, typer.Option(help="Frames per second: 5, 8, 10, 16, 20, 25, 30, 40 or 50.")] = _SIMULATION.rate_hz,
+    rate: Annotated[
+        int, typer.Option(help="Frames per second: 5, 8, 10, 16, 20, 25, 30, 40 or 50.")
+    ] = _SIMULATION.rate_hz,
     fov: Annotated[float, typer.Option(help="Horizontal field of view in degrees.")] = _SIMULATION.horizontal_fov_deg,
     degraded: Annotated[
         float, typer.Option(help="Share of frames with a sensor fault (blur, noise, dark, ...), in bursts.")
@@ -598,6 +607,86 @@ def models() -> None:
 
 def _millions(count: int) -> str:
     return f"{count / 1e6:.2f} M"
+
+
+@app.command()
+def replay(
+    bag: Annotated[
+        list[Path], typer.Argument(help="ROS 2 bags, folders of bags, or .txt files with the path of a bag per line.")
+    ],
+    model: Annotated[str, typer.Option("--model", "-m", help="A model's name or the path of its weights.")] = (
+        "memnet-tiny"
+    ),
+    baseline: Annotated[
+        str, typer.Option(help="A detector that gets the same images and the same time; none for none.")
+    ] = "rfcn-tiny",
+    mode: Annotated[
+        ReplayMode,
+        typer.Option(help="simulated: on a virtual clock; the newest image wins. offline: every image, in no time."),
+    ] = ReplayMode.SIMULATED,
+    latency: Annotated[
+        str | None,
+        typer.Option(
+            help="Of simulated: a time, as 40ms; a JSON list of milliseconds to draw from; or measured (the default), "
+            "as long as the model takes here."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the draws of latencies.")] = 0,
+    horizon: Annotated[
+        list[float], typer.Option(min=0, help="Score anticipation so many seconds ahead; repeat it for several.")
+    ] = [0.05, 0.1, 0.2],  # noqa: B006 (typer copies it)
+    topic: Annotated[
+        list[str] | None, typer.Option(help="Image topic; repeat it for several cameras with one detector.")
+    ] = None,
+    ground_truth: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Topic of Detection2DArray, one per image topic (/ground_truth where there is one), or a CocoVID file "
+            "with the stamps of the images."
+        ),
+    ] = None,
+    pseudo: Annotated[
+        str | None,
+        typer.Option(help="Without ground truth: agreement with this model's detections in every image; or self."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda:0, ...")] = "auto",
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that replay a bag each.")] = 1,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report and what was said.")] = Path(
+        "out/replay"
+    ),
+) -> None:
+    """Score a model on bags with the time that it takes: now, moved to now, and ahead; docs/replay.md explains it.
+
+    An interrupted replay goes on where it was when it is started again. A broken bag is reported, and the others go on.
+    """
+    from memwarp_core.evaluation.replay.latency import MEASURED
+    from memwarp_core.evaluation.replay.replay import ReplayConfig
+    from memwarp_core.evaluation.replay.replay import replay as run
+    from memwarp_core.evaluation.replay.tables import print_report
+
+    if mode is ReplayMode.OFFLINE and latency is not None:
+        raise typer.BadParameter("--latency is for --mode simulated; offline, processing takes no time.")
+    truth = ground_truth or []
+    # A topic has no suffix, and a folder or file of a data set exists.
+    truth_file = Path(truth[0]) if len(truth) == 1 and (truth[0].endswith(".json") or Path(truth[0]).exists()) else None
+    config = ReplayConfig(
+        model=model,
+        baseline=None if baseline == "none" else baseline,
+        mode=mode.value,
+        latency=latency or MEASURED,
+        seed=seed,
+        horizons_s=tuple(sorted(set(horizon))),
+        topics=tuple(topic or ()),
+        truth_topics=() if truth_file else tuple(truth),
+        truth_file=truth_file,
+        pseudo=pseudo,
+        device=device,
+    )
+    report = run(bag, config, output, jobs=jobs)
+    print_report(report, _OUTPUT)
+    _OUTPUT.print(f"all figures are in {output / 'report.json'}", highlight=False)
+    if report["failed"]:
+        raise typer.Exit(1)
 
 
 def _write_to_bag(bag: "BagWriter", said: dict[str, "Detections"], class_names: Sequence[str]) -> None:

@@ -11,19 +11,22 @@ A clip's bag has these topics, all with frame_id "camera" and every message with
 """
 
 import shutil
+import struct
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import cv2
 import numpy as np
-from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from memwarp_core.errors import DataError
+from memwarp_core.errors import DataError, MemwarpError
+from memwarp_core.files import write_whole
 from memwarp_core.types import Frame
 
 IMAGE_TOPIC = "/camera/image_raw"
@@ -235,18 +238,19 @@ class BagClip:
     def __getitem__(self, index: int) -> Frame:
         """Read a frame. Raises DataError if its image cannot be decoded."""
         time = self.log_times_ns[index]
-        for connection, _, data in self.reader.messages([self.connection], start=time, stop=time + 1):
-            message = self.reader.deserialize(data, connection.msgtype)
-            if _stamp_ns(message) != self.stamps_ns[index]:
-                continue
-            boxes, labels, tracks = self.truths[index]
-            return Frame(
-                image=_decode(message, connection.msgtype, f"{self.path}: {connection.topic}"),
-                stamp_ns=self.stamps_ns[index],
-                boxes_xyxy=boxes,
-                labels=labels,
-                track_ids=tracks,
-            )
+        with _reading(self.path):
+            for connection, _, data in self.reader.messages([self.connection], start=time, stop=time + 1):
+                message = self.reader.deserialize(data, connection.msgtype)
+                if _stamp_ns(message) != self.stamps_ns[index]:
+                    continue
+                boxes, labels, tracks = self.truths[index]
+                return Frame(
+                    image=_decode(message, connection.msgtype, f"{self.path}: {connection.topic}"),
+                    stamp_ns=self.stamps_ns[index],
+                    boxes_xyxy=boxes,
+                    labels=labels,
+                    track_ids=tracks,
+                )
         raise DataError(f"{self.path}: the image logged at {time} ns is no longer there; the bag was changed.")
 
     def close(self) -> None:
@@ -271,18 +275,90 @@ def read_bag(
     Raises: DataError that says what the bag holds instead.
     """
     path = Path(path)
-    if not path.exists():
-        raise DataError(f"{path}: expected a bag (a folder with metadata.yaml, or an .mcap file), got no such file.")
+    reader = _open(path)
     try:
-        reader = AnyReader([path], default_typestore=make_typestore())
-        reader.open()
-    except (AnyReaderError, OSError, ValueError, KeyError) as err:
-        raise DataError(f"{path}: cannot be read as a ROS 2 bag ({err}).") from err
-    try:
-        return _open_clip(path, reader, image_topic, ground_truth_topic, class_names)
+        with _reading(path):
+            return _open_clip(path, reader, image_topic, ground_truth_topic, class_names)
     except BaseException:
         reader.close()
         raise
+
+
+def image_topics(path: Path) -> list[str]:
+    """The topics of a bag that hold images, in the order of their names. Raises: DataError if it cannot be read."""
+    with closing(_open(Path(path))) as reader:
+        return sorted({c.topic for c in reader.connections if c.msgtype in (IMAGE_TYPE, COMPRESSED_TYPE)})
+
+
+def read_truths(path: Path, topic: str | None, class_names: Sequence[str]) -> list[Frame] | None:
+    """The ground truth of a bag by increasing stamps of its messages, without images, whether these are there or not.
+
+    Args:
+        topic: of type Detection2DArray; None takes `/ground_truth` where there is one.
+        class_names: what its labels will mean.
+    Returns: None where no topic is named and none is there.
+    Raises: DataError that says what the bag holds instead.
+    """
+    path = Path(path)
+    with closing(_open(path)) as reader, _reading(path):
+        if topic is None and all(c.topic != GROUND_TRUTH_TOPIC for c in reader.connections):
+            return None
+        truth = _choose_topic(path, reader, topic or GROUND_TRUTH_TOPIC, (DETECTIONS_TYPE,), "ground truth")
+        found = _read_detections(reader, truth)
+    label_of = {name: label for label, name in enumerate(class_names)}
+    arrays = {stamp_ns: _as_arrays(path, found[stamp_ns], label_of) for stamp_ns in sorted(found)}
+    return [
+        Frame(image=np.empty((0, 0, 3), np.uint8), stamp_ns=stamp_ns, boxes_xyxy=boxes, labels=labels, track_ids=tracks)
+        for stamp_ns, (boxes, labels, tracks) in arrays.items()
+    ]
+
+
+def salvage_mcap(broken: Path, path: Path) -> None:
+    """Copy what is whole of an .mcap file that breaks off, so that it can be read; its end and index were not written.
+
+    Raises: DataError if not even its beginning is there.
+    """
+
+    def write(temporary: Path) -> None:
+        with broken.open("rb") as source, temporary.open("wb") as target:
+            if (magic := source.read(len(_MCAP_MAGIC))) != _MCAP_MAGIC:
+                raise DataError(f"{broken}: expected an MCAP file, got one that begins with {magic!r}.")
+            target.write(magic)
+            while len(head := source.read(9)) == 9 and head[0] not in (_MCAP_DATA_END, _MCAP_FOOTER):
+                (size,) = struct.unpack("<Q", head[1:])
+                content = source.read(size)
+                if len(content) < size:
+                    break
+                target.write(head + content)
+            # Without a summary in the footer, a reader goes through all records.
+            target.write(struct.pack("<BQI", _MCAP_DATA_END, 4, 0))
+            target.write(struct.pack("<BQQQI", _MCAP_FOOTER, 20, 0, 0, 0) + _MCAP_MAGIC)
+
+    write_whole(path, write)
+
+
+_MCAP_MAGIC = b"\x89MCAP0\r\n"
+_MCAP_DATA_END, _MCAP_FOOTER = 0x0F, 0x02
+
+
+def _open(path: Path) -> Any:
+    if not path.exists():
+        raise DataError(f"{path}: expected a bag (a folder with metadata.yaml, or an .mcap file), got no such file.")
+    with _reading(path):
+        reader = AnyReader([path], default_typestore=make_typestore())
+        reader.open()
+    return reader
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Say of which bag an error is."""
+    try:
+        yield
+    except MemwarpError:
+        raise
+    except Exception as err:  # whatever a broken file makes of rosbags, sqlite3, zstd and lz4
+        raise DataError(f"{path}: cannot be read as a ROS 2 bag ({err}).") from err
 
 
 def _open_clip(
@@ -295,12 +371,10 @@ def _open_clip(
     images = _choose_topic(path, reader, image_topic, (IMAGE_TYPE, COMPRESSED_TYPE), "image")
     if ground_truth_topic is None and any(c.topic == GROUND_TRUTH_TOPIC for c in reader.connections):
         ground_truth_topic = GROUND_TRUTH_TOPIC
-    found: dict[int, list[tuple[tuple[float, float, float, float], str, str]]] = {}
+    found: dict[int, list[_Item]] = {}
     if ground_truth_topic is not None:
         truth = _choose_topic(path, reader, ground_truth_topic, (DETECTIONS_TYPE,), "ground truth")
-        for _, _, data in reader.messages([truth]):
-            message = reader.deserialize(data, truth.msgtype)
-            found[_stamp_ns(message)] = [_read_detection(item) for item in message.detections]
+        found = _read_detections(reader, truth)
         if class_names is None:
             class_names = _read_class_names(reader, ground_truth_topic + LABEL_INFO_SUFFIX)
         if class_names is None:
@@ -350,7 +424,20 @@ def _read_class_names(reader: Any, topic: str) -> list[str] | None:
     return None
 
 
-def _read_detection(item: Any) -> tuple[tuple[float, float, float, float], str, str]:
+_Item = tuple[tuple[float, float, float, float], str, str]
+"""xyxy, the name of the class and that of the track."""
+
+
+def _read_detections(reader: Any, connection: Any) -> dict[int, list[_Item]]:
+    """By stamp."""
+    found = {}
+    for _, _, data in reader.messages([connection]):
+        message = reader.deserialize(data, connection.msgtype)
+        found[_stamp_ns(message)] = [_read_detection(item) for item in message.detections]
+    return found
+
+
+def _read_detection(item: Any) -> _Item:
     x, y = item.bbox.center.position.x, item.bbox.center.position.y
     half_width, half_height = item.bbox.size_x / 2.0, item.bbox.size_y / 2.0
     name = item.results[0].hypothesis.class_id if item.results else ""
@@ -359,7 +446,7 @@ def _read_detection(item: Any) -> tuple[tuple[float, float, float, float], str, 
 
 def _as_arrays(
     path: Path,
-    items: Sequence[tuple[tuple[float, float, float, float], str, str]],
+    items: Sequence[_Item],
     label_of: dict[str, int],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     unknown = sorted({name for _, name, _ in items} - set(label_of))

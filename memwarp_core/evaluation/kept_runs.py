@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from memwarp_core.data.clips import Clip
 from memwarp_core.errors import DataError
@@ -50,7 +51,7 @@ class KeptRuns:
         self.folder: Path | None = None
         if parent is not None:
             settings = f"{_FORMAT} {data_fingerprint} {list(self.horizons_s)}"
-            self.folder = parent / f"{detector.name}-{_fingerprint(detector, settings)[:16]}"
+            self.folder = parent / f"{detector.name}-{fingerprint(detector, settings)[:16]}"
 
     def run(self, number: int, clip: Clip, *, first: int = 0) -> ClipRun:
         """The run over the data set's clip of this number, from frame `first` on.
@@ -72,11 +73,7 @@ def write_run(path: Path, run: ClipRun) -> None:
     every = [*chain(run.detections, *run.anticipated.values())]
     tensors = {
         "step_ms": torch.as_tensor(run.step_ms, dtype=torch.float64),
-        "stamps_ns": torch.tensor([one.stamp_ns for one in every], dtype=torch.int64),
-        "counts": torch.tensor([len(one) for one in every], dtype=torch.int64),
-        "boxes_xyxy": torch.cat([torch.zeros(0, 4), *(one.boxes_xyxy for one in every)]),
-        "scores": torch.cat([torch.zeros(0), *(one.scores for one in every)]),
-        "labels": torch.cat([torch.zeros(0, dtype=torch.int64), *(one.labels for one in every)]),
+        **to_tensors(every),
     }
     anticipated = [[way, horizon_s, len(said)] for (way, horizon_s), said in run.anticipated.items()]
     header = {_KEY: json.dumps({"session": run.session, "anticipated": anticipated})}
@@ -89,14 +86,7 @@ def read_run(path: Path) -> ClipRun:
         with safe_open(path, framework="pt") as file:
             header = json.loads(file.metadata()[_KEY])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-        counts = tensors["counts"].tolist()
-        parts = (tensors[key].split(counts) for key in ("boxes_xyxy", "scores", "labels"))
-        every = iter(
-            [
-                Detections(boxes_xyxy=boxes, scores=scores, labels=labels, stamp_ns=stamp_ns)
-                for boxes, scores, labels, stamp_ns in zip(*parts, tensors["stamps_ns"].tolist(), strict=True)
-            ]
-        )
+        every = iter(from_tensors(tensors))
         step_ms = tensors["step_ms"].numpy()
         return ClipRun(
             detections=tuple(next(every) for _ in step_ms),
@@ -113,8 +103,29 @@ def read_run(path: Path) -> ClipRun:
         ) from error
 
 
-def _fingerprint(detector: VideoDetector, settings: str) -> str:
-    """A hash that changes with what a run depends on."""
+def to_tensors(every: Sequence[Detections]) -> dict[str, Tensor]:
+    """Detections one after the other, for a file; track ids are left out."""
+    return {
+        "stamps_ns": torch.tensor([one.stamp_ns for one in every], dtype=torch.int64),
+        "counts": torch.tensor([len(one) for one in every], dtype=torch.int64),
+        "boxes_xyxy": torch.cat([torch.zeros(0, 4), *(one.boxes_xyxy for one in every)]),
+        "scores": torch.cat([torch.zeros(0), *(one.scores for one in every)]),
+        "labels": torch.cat([torch.zeros(0, dtype=torch.int64), *(one.labels for one in every)]),
+    }
+
+
+def from_tensors(tensors: Mapping[str, Tensor]) -> list[Detections]:
+    """What `to_tensors` was given. Raises: KeyError if something is missing."""
+    counts = tensors["counts"].tolist()
+    parts = (tensors[key].split(counts) for key in ("boxes_xyxy", "scores", "labels"))
+    return [
+        Detections(boxes_xyxy=boxes, scores=scores, labels=labels, stamp_ns=stamp_ns)
+        for boxes, scores, labels, stamp_ns in zip(*parts, tensors["stamps_ns"].tolist(), strict=True)
+    ]
+
+
+def fingerprint(detector: VideoDetector, settings: str) -> str:
+    """A hash that changes with what a run depends on: the detector, its kind of device, and the settings."""
     digest = hashlib.sha256(f"{settings} {detector.device.type} {detector.config.model_dump_json()}".encode())
     for name, tensor in sorted(detector.network.state_dict().items()):
         digest.update(name.encode())

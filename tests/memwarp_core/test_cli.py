@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from typer.testing import CliRunner
 
 from memwarp_core.cli import app
-from memwarp_core.data.bags import read_bag
+from memwarp_core.data.bags import BagWriter, read_bag
 from memwarp_core.data.coco_results import write_coco_results
 from memwarp_core.data.simulation.config import CLASS_NAMES
 from memwarp_core.data.video import VideoClip, VideoWriter
@@ -270,3 +270,37 @@ def test_reproduce_takes_a_number_of_clips_and_reports_into_the_output_folder(
     result = runner.invoke(app, ["reproduce", "--quick", "--clips", "3", "--output", str(tmp_path)])
     assert result.exit_code == 0, result.output
     assert asked == [tmp_path, tmp_path, Size(clips=3, frames=QUICK.frames, samples=QUICK.samples)]
+
+
+@pytest.fixture
+def bag(tmp_path: Path) -> Path:
+    """Four dark images in which a ball is said to lie."""
+    with BagWriter(tmp_path / "dark") as writer:
+        for index in range(4):
+            stamp_ns = 1_000_000_000 + index * 100_000_000
+            writer.write_image(np.full((96, 128, 3), 20 * index, np.uint8), stamp_ns)
+            writer.write_detections(np.array([[40, 40, 60, 60]]), ["ball"], stamp_ns, track_ids=[1])
+    return tmp_path / "dark"
+
+
+def test_replay_scores_what_is_said_by_the_time_it_is_there(runner: CliRunner, bag: Path) -> None:
+    output = bag.with_name("report")
+    options = ["--latency", "150ms", "--device", "cpu", "--output", str(output), "--horizon", "0.1"]
+    result = runner.invoke(app, ["replay", str(bag), *options])
+    assert result.exit_code == 0, result.output
+    assert all(name in result.output for name in ("memnet-tiny, simulated", "detections_now", "rfcn-tiny"))
+    report = json.loads((output / "report.json").read_text())
+    assert report["config"]["latency"] == "150ms" and report["reference"]["kind"] == "ground truth"
+    assert (report["all"]["images"], report["all"]["dropped"]) == (4, 1)
+
+
+def test_replay_never_calls_a_pseudo_reference_accuracy(runner: CliRunner, bag: Path) -> None:
+    options = ["--pseudo", "self", "--mode", "offline", "--baseline", "none", "--device", "cpu", "--horizon", "0.1"]
+    result = runner.invoke(app, ["replay", str(bag), *options, "--output", str(bag.with_name("report"))])
+    assert result.exit_code == 0, result.output
+    assert "offline: agreement with what memnet-tiny finds (a pseudo reference; this is no accuracy)" in result.output
+
+
+def test_replay_takes_a_latency_on_the_virtual_clock_alone(runner: CliRunner, bag: Path) -> None:
+    result = runner.invoke(app, ["replay", str(bag), "--mode", "offline", "--latency", "1ms"])
+    assert result.exit_code == 2 and "--latency is for --mode simulated" in result.output

@@ -1,0 +1,1 @@
+"""How good a detector is on recordings, with the time that it takes: `memwarp replay`."""
