@@ -612,8 +612,9 @@ def _millions(count: int) -> str:
 @app.command()
 def replay(
     bag: Annotated[
-        list[Path], typer.Argument(help="ROS 2 bags, folders of bags, or .txt files with the path of a bag per line.")
-    ],
+        list[Path] | None,
+        typer.Argument(help="ROS 2 bags, folders of bags, or .txt files with the path of a bag per line."),
+    ] = None,
     model: Annotated[str, typer.Option("--model", "-m", help="A model's name or the path of its weights.")] = (
         "memnet-tiny"
     ),
@@ -654,6 +655,14 @@ def replay(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report and what was said.")] = Path(
         "out/replay"
     ),
+    compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="A B",
+            help="Instead: is the difference of two replays real? Their output folders, or FOLDER:STREAM for one of "
+            "detections, detections_now and baseline.",
+        ),
+    ] = None,
 ) -> None:
     """Score a model on bags with the time that it takes: now, moved to now, and ahead; docs/replay.md explains it.
 
@@ -664,6 +673,16 @@ def replay(
     from memwarp_core.evaluation.replay.replay import replay as run
     from memwarp_core.evaluation.replay.tables import print_report
 
+    if compare is not None:
+        from memwarp_core.evaluation.replay.compare import compare as run_comparison
+        from memwarp_core.evaluation.replay.compare import print_comparison
+
+        if bag:
+            raise typer.BadParameter("--compare takes two folders of reports and no bags.")
+        print_comparison(run_comparison(*compare), *compare, _OUTPUT)
+        return
+    if not bag:
+        raise typer.BadParameter("expected at least one bag, or --compare with two folders of reports; got neither.")
     if mode is ReplayMode.OFFLINE and latency is not None:
         raise typer.BadParameter("--latency is for --mode simulated; offline, processing takes no time.")
     truth = ground_truth or []

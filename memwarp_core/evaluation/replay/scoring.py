@@ -151,12 +151,12 @@ def _score(
     """
     everything, frames = [*chain(*said)], [*chain(*truths)]
     coco = average_precision(everything, frames, class_names)
-    frame_ids = [_frame_ids(of_camera, stamps) for of_camera, stamps in zip(truths, stamps_ns, strict=True)]
-    vid = vid_average_precision(everything, truths, class_names, adaptive_iou=False, frame_ids=frame_ids)
+    ids = [frame_ids(of_camera, stamps) for of_camera, stamps in zip(truths, stamps_ns, strict=True)]
+    vid = vid_average_precision(everything, truths, class_names, adaptive_iou=False, frame_ids=ids)
     return {"map": coco.map, "map50": coco.map50, "ap50_per_class": coco.ap50_per_class, "vid": vid.map}
 
 
-def _frame_ids(truths: Sequence[Frame], stamps_ns: Sequence[int]) -> list[int]:
+def frame_ids(truths: Sequence[Frame], stamps_ns: Sequence[int]) -> list[int]:
     """Their places among the images; where two are at one, the later is said to be at the next."""
     ids: list[int] = []
     for truth in truths:
