@@ -105,6 +105,13 @@ class ReplayMode(str, enum.Enum):
     OFFLINE = "offline"
 
 
+class SavedBag(str, enum.Enum):
+    """What `memwarp replay` can write into a bag."""
+
+    OUTPUTS = "outputs"
+    ALL = "all"
+
+
 class Overlap(str, enum.Enum):
     """IoU that a detection needs by ImageNet VID's evaluation."""
 
@@ -655,6 +662,10 @@ def replay(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report and what was said.")] = Path(
         "out/replay"
     ),
+    save_bag: Annotated[
+        SavedBag | None,
+        typer.Option(help="Also write a bag of what the node would have published; all: beside what is in the bag."),
+    ] = None,
     compare: Annotated[
         tuple[str, str] | None,
         typer.Option(
@@ -701,7 +712,7 @@ def replay(
         pseudo=pseudo,
         device=device,
     )
-    report = run(bag, config, output, jobs=jobs)
+    report = run(bag, config, output, jobs=jobs, save=None if save_bag is None else save_bag.value)
     print_report(report, _OUTPUT)
     _OUTPUT.print(f"all figures are in {output / 'report.json'}", highlight=False)
     if report["failed"]:

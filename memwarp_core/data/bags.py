@@ -27,7 +27,7 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from memwarp_core.errors import DataError, MemwarpError
 from memwarp_core.files import write_whole
-from memwarp_core.types import Frame
+from memwarp_core.types import Detections, Frame
 
 IMAGE_TOPIC = "/camera/image_raw"
 COMPRESSED_TOPIC = "/camera/image_raw/compressed"
@@ -42,6 +42,7 @@ COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO_TYPE = "sensor_msgs/msg/CameraInfo"
 DETECTIONS_TYPE = "vision_msgs/msg/Detection2DArray"
 LABEL_INFO_TYPE = "vision_msgs/msg/LabelInfo"
+ANTICIPATED_TYPE = "memwarp_ros/msg/AnticipatedDetections"
 
 METADATA_FILE = "metadata.yaml"
 
@@ -60,14 +61,25 @@ _VISION_MSGS = {
     "LabelInfo": "std_msgs/Header header\nvision_msgs/VisionClass[] class_map\nfloat32 threshold",
 }
 """The messages of vision_msgs 4.x that are used here; on the wire only names and types count."""
+_MEMWARP_MSGS = {
+    "DetectionsAtHorizon": (
+        "builtin_interfaces/Duration horizon\nbuiltin_interfaces/Time target_stamp\n"
+        "vision_msgs/Detection2DArray detections"
+    ),
+    "AnticipatedDetections": (
+        "std_msgs/Header header\nstring model\nstring model_version\nmemwarp_ros/DetectionsAtHorizon[] horizons"
+    ),
+}
+"""Those of memwarp_ros, as in msg/."""
 
 
 def make_typestore() -> Any:
-    """The messages of ROS 2 Jazzy and those of vision_msgs, for rosbags."""
+    """The messages of ROS 2 Jazzy and those of vision_msgs and memwarp_ros, for rosbags."""
     store = get_typestore(Stores.ROS2_JAZZY)
     types: dict[str, Any] = {}
-    for name, definition in _VISION_MSGS.items():
-        types.update(get_types_from_msg(definition, f"vision_msgs/msg/{name}"))
+    for package, definitions in (("vision_msgs", _VISION_MSGS), ("memwarp_ros", _MEMWARP_MSGS)):
+        for name, definition in definitions.items():
+            types.update(get_types_from_msg(definition, f"{package}/msg/{name}"))
     store.register(types)
     return store
 
@@ -75,7 +87,8 @@ def make_typestore() -> Any:
 class BagWriter:
     """Writes a bag that appears at its path, whole, when the `with` block ends without an error.
 
-    Every message is logged at its stamp. The store file is named after the folder: `clip/clip.mcap`.
+    A message is logged at its stamp, unless another time is given. The store file is named after the folder:
+    `clip/clip.mcap`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -151,9 +164,95 @@ class BagWriter:
         scores: np.ndarray | None = None,
         track_ids: Sequence[int] | None = None,
         topic: str = GROUND_TRUTH_TOPIC,
+        frame_id: str = FRAME_ID,
+        log_time_ns: int | None = None,
     ) -> None:
         """Write boxes (N, 4) with their class names; scores default to 1, without track ids `id` is empty."""
-        header = self._header(stamp_ns)
+        message = self._detection_array(boxes_xyxy, names, stamp_ns, scores, track_ids, frame_id)
+        self._write(topic, DETECTIONS_TYPE, message, stamp_ns if log_time_ns is None else log_time_ns)
+
+    def write_anticipated(
+        self,
+        later: Sequence[Detections],
+        class_names: Sequence[str],
+        stamp_ns: int,
+        *,
+        model: tuple[str, str],
+        topic: str,
+        frame_id: str = FRAME_ID,
+        log_time_ns: int | None = None,
+    ) -> None:
+        """Write every horizon of an image in one memwarp_ros/AnticipatedDetections.
+
+        Args:
+            later: in host memory, one per horizon, nearest first.
+            stamp_ns: of the image.
+            model: its name and version.
+        """
+        horizons = [
+            self._type("memwarp_ros/msg/DetectionsAtHorizon")(
+                horizon=self._time("Duration", one.stamp_ns - stamp_ns),
+                target_stamp=self._time("Time", one.stamp_ns),
+                detections=self._detection_array(
+                    one.boxes_xyxy.numpy(),
+                    [class_names[label] for label in one.labels.tolist()],
+                    one.stamp_ns,
+                    one.scores.numpy(),
+                    None,
+                    frame_id,
+                ),
+            )
+            for one in later
+        ]
+        name, version = model
+        message = self._type(ANTICIPATED_TYPE)(
+            header=self._header(stamp_ns, frame_id), model=name, model_version=version, horizons=horizons
+        )
+        self._write(topic, ANTICIPATED_TYPE, message, stamp_ns if log_time_ns is None else log_time_ns)
+
+    def write_label_info(
+        self,
+        class_names: Sequence[str],
+        stamp_ns: int,
+        *,
+        topic: str = GROUND_TRUTH_TOPIC + LABEL_INFO_SUFFIX,
+        log_time_ns: int | None = None,
+    ) -> None:
+        """Write which names the detections use, in the order of their labels."""
+        make = self._type("vision_msgs/msg/VisionClass")
+        message = self._type(LABEL_INFO_TYPE)(
+            header=self._header(stamp_ns),
+            class_map=[make(class_id=index, class_name=name) for index, name in enumerate(class_names)],
+            threshold=0.0,
+        )
+        self._write(topic, LABEL_INFO_TYPE, message, stamp_ns if log_time_ns is None else log_time_ns)
+
+    def copy(self, reader: Any, connection: Any, log_time_ns: int, data: bytes) -> None:
+        """Write a message of another bag as it is.
+
+        Args:
+            reader: rosbags' AnyReader of that bag.
+            connection, log_time_ns, data: what its `messages` gave.
+        """
+        if connection.topic not in self._connections:
+            self._connections[connection.topic] = self._writer.add_connection(
+                connection.topic,
+                connection.msgtype,
+                typestore=reader.typestore,
+                offered_qos_profiles=connection.ext.offered_qos_profiles,
+            )
+        self._writer.write(self._connections[connection.topic], log_time_ns, data)
+
+    def _detection_array(
+        self,
+        boxes_xyxy: np.ndarray,
+        names: Sequence[str],
+        stamp_ns: int,
+        scores: np.ndarray | None,
+        track_ids: Sequence[int] | None,
+        frame_id: str,
+    ) -> Any:
+        header = self._header(stamp_ns, frame_id)
         detections = [
             self._detection(
                 header,
@@ -164,20 +263,7 @@ class BagWriter:
             )
             for index, (box, name) in enumerate(zip(boxes_xyxy, names, strict=True))
         ]
-        message = self._type(DETECTIONS_TYPE)(header=header, detections=detections)
-        self._write(topic, DETECTIONS_TYPE, message, stamp_ns)
-
-    def write_label_info(
-        self, class_names: Sequence[str], stamp_ns: int, *, topic: str = GROUND_TRUTH_TOPIC + LABEL_INFO_SUFFIX
-    ) -> None:
-        """Write which names the detections use, in the order of their labels."""
-        make = self._type("vision_msgs/msg/VisionClass")
-        message = self._type(LABEL_INFO_TYPE)(
-            header=self._header(stamp_ns),
-            class_map=[make(class_id=index, class_name=name) for index, name in enumerate(class_names)],
-            threshold=0.0,
-        )
-        self._write(topic, LABEL_INFO_TYPE, message, stamp_ns)
+        return self._type(DETECTIONS_TYPE)(header=header, detections=detections)
 
     def _detection(self, header: Any, box: np.ndarray, name: str, score: float, track: str) -> Any:
         x0, y0, x1, y1 = (float(v) for v in box)
@@ -199,16 +285,17 @@ class BagWriter:
     def _type(self, name: str) -> Any:
         return self._store.types[name]
 
-    def _header(self, stamp_ns: int) -> Any:
-        stamp = self._type("builtin_interfaces/msg/Time")(
-            sec=stamp_ns // 1_000_000_000, nanosec=stamp_ns % 1_000_000_000
-        )
-        return self._type("std_msgs/msg/Header")(stamp=stamp, frame_id=FRAME_ID)
+    def _header(self, stamp_ns: int, frame_id: str = FRAME_ID) -> Any:
+        return self._type("std_msgs/msg/Header")(stamp=self._time("Time", stamp_ns), frame_id=frame_id)
 
-    def _write(self, topic: str, kind: str, message: Any, stamp_ns: int) -> None:
+    def _time(self, kind: str, time_ns: int) -> Any:
+        sec, nanosec = divmod(time_ns, 1_000_000_000)
+        return self._type(f"builtin_interfaces/msg/{kind}")(sec=sec, nanosec=nanosec)
+
+    def _write(self, topic: str, kind: str, message: Any, log_time_ns: int) -> None:
         if topic not in self._connections:
             self._connections[topic] = self._writer.add_connection(topic, kind, typestore=self._store)
-        self._writer.write(self._connections[topic], stamp_ns, self._store.serialize_cdr(message, kind))
+        self._writer.write(self._connections[topic], log_time_ns, self._store.serialize_cdr(message, kind))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -224,6 +311,8 @@ class BagClip:
     reader: Any
     connection: Any
     """rosbags' connection of the image topic."""
+    frame_id: str
+    """Of the first image's header."""
     log_times_ns: tuple[int, ...]
     stamps_ns: tuple[int, ...]
     """Of the images' headers."""
@@ -380,9 +469,11 @@ def _open_clip(
         if class_names is None:
             class_names = sorted({name for items in found.values() for _, name, _ in items})
     label_of = {name: label for label, name in enumerate(class_names or ())}
-    log_times, stamps, truths = [], [], []
+    log_times, stamps, truths, frame_ids = [], [], [], []
     for _, log_time, data in reader.messages([images]):
-        stamp = _stamp_ns(reader.deserialize(data, images.msgtype))
+        message = reader.deserialize(data, images.msgtype)
+        stamp = _stamp_ns(message)
+        frame_ids.append(str(message.header.frame_id))
         log_times.append(log_time)
         stamps.append(stamp)
         truths.append(_as_arrays(path, found.get(stamp, []), label_of))
@@ -395,6 +486,7 @@ def _open_clip(
         path=path,
         reader=reader,
         connection=images,
+        frame_id=frame_ids[0],
         log_times_ns=tuple(log_times),
         stamps_ns=tuple(stamps),
         truths=tuple(truths),

@@ -14,10 +14,12 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from memwarp_core.data.bags import METADATA_FILE
 from memwarp_core.errors import ConfigError, DataError, MemwarpError
 from memwarp_core.evaluation.kept_runs import fingerprint
 from memwarp_core.evaluation.replay.kept import CameraResult, read_results, write_results
 from memwarp_core.evaluation.replay.latency import MEASURED, Latency, measure_latency, read_latency
+from memwarp_core.evaluation.replay.output_bag import write_output_bag
 from memwarp_core.evaluation.replay.recordings import find_bags, open_cameras
 from memwarp_core.evaluation.replay.reference import SELF, pseudo_truths
 from memwarp_core.evaluation.replay.running import run_cameras
@@ -28,10 +30,12 @@ from memwarp_core.streaming import VideoDetector, load_detector
 
 REPORT_FILE = "report.json"
 RUNS_FOLDER = "runs"
+BAGS_FOLDER = "bags"
 _FORMAT = 1
 """Of what is kept; raised when a file of an earlier version would be misread."""
 
 Mode = Literal["offline", "simulated"]
+Save = Literal["outputs", "all"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +79,9 @@ class ReplayConfig:
             raise ConfigError(f"mode {self.mode!r}: expected offline or simulated.")
 
 
-def replay(paths: Sequence[Path], config: ReplayConfig, output: Path, *, jobs: int = 1) -> dict[str, Any]:
+def replay(
+    paths: Sequence[Path], config: ReplayConfig, output: Path, *, jobs: int = 1, save: Save | None = None
+) -> dict[str, Any]:
     """Replay bags, score them, and write report.json into a folder.
 
     What was said is kept in its folder `runs`, from which a replay goes on that was interrupted or gets more bags.
@@ -83,6 +89,8 @@ def replay(paths: Sequence[Path], config: ReplayConfig, output: Path, *, jobs: i
     Args:
         paths: of bags, folders of bags, and .txt files with a path per line.
         jobs: processes that replay a bag each; the result is the same with any number.
+        save: also write what the node would have published of each bag into a bag in the folder `bags`: its "outputs"
+            alone, or "all", with everything that is in the bag.
     Returns: JSON-ready:
         "config", "latency_ms" (the times that were drawn from) and "reference" ("kind": "ground truth" or "pseudo",
             and "of"; None without any);
@@ -109,6 +117,20 @@ def replay(paths: Sequence[Path], config: ReplayConfig, output: Path, *, jobs: i
     results = {names[bag]: read_results(files[bag]) for bag in bags if bag not in failed}
     if not results:
         raise DataError("no bag could be used:\n" + "\n".join(f"{bag}: {error}" for bag, error in failed.items()))
+    for bag in [bag for bag in bags if bag not in failed] if save else ():
+        suffix = "-with-inputs" if save == "all" else ""
+        path = output / BAGS_FOLDER / f"{files[bag].stem}{suffix}"
+        if not (path / METADATA_FILE).is_file():
+            with ExitStack() as stack:
+                clips = [camera.clip for camera in _open(bag, config, detector, output, stack)]
+                write_output_bag(
+                    path,
+                    results[names[bag]],
+                    clips,
+                    detector.class_names,
+                    model=(detector.name, detector.version),
+                    with_inputs=save == "all",
+                )
     timed = config.mode != "offline"
     figures = {name: score_cameras(of_bag, detector.class_names, timed=timed) for name, of_bag in results.items()}
     report = {

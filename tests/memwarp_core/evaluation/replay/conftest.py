@@ -41,7 +41,7 @@ class _Config:
 class ReadsNumbers:
     """Finds the ball by the frame's number, which is the image's grey value; knows its speed after two frames."""
 
-    name = "reads numbers"
+    name, version = "reads numbers", "1"
     class_names = CLASS_NAMES
     config = _Config()
     lookahead = 0
