@@ -5,7 +5,7 @@ from setuptools import find_packages, setup
 EXTRAS = {
     "simulate": ["mujoco>=3.2"],
     "train": ["lightning>=2.4", "filelock"],
-    "evaluate": ["pycocotools>=2.0.8", "matplotlib>=3.8"],
+    "evaluate": ["pycocotools>=2.0.8", "matplotlib>=3.8", "jinja2"],
 }
 TEST = ["pytest>=8", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff", "mypy", "mcap"]
 
@@ -16,7 +16,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["memwarp_core", "memwarp_core.*"]),
-    package_data={"memwarp_core": ["**/*.safetensors", "**/*.json", "**/*.yaml", "**/*.md"]},
+    package_data={"memwarp_core": ["**/*.safetensors", "**/*.json", "**/*.yaml", "**/*.md", "**/*.html"]},
     install_requires=[
         # torch and torchvision come in pairs; each torchvision names the one torch that fits.
         "torch>=2.4",

@@ -714,7 +714,7 @@ def replay(
     )
     report = run(bag, config, output, jobs=jobs, save=None if save_bag is None else save_bag.value)
     print_report(report, _OUTPUT)
-    _OUTPUT.print(f"all figures are in {output / 'report.json'}", highlight=False)
+    _OUTPUT.print(f"all figures, and a page to look at, are in {output}", highlight=False)
     if report["failed"]:
         raise typer.Exit(1)
 

@@ -3,24 +3,26 @@
 import hashlib
 import json
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from memwarp_core.data.bags import METADATA_FILE
+from memwarp_core.data.bags import METADATA_FILE, BagClip
 from memwarp_core.errors import ConfigError, DataError, MemwarpError
 from memwarp_core.evaluation.kept_runs import fingerprint
 from memwarp_core.evaluation.replay.kept import CameraResult, read_results, write_results
 from memwarp_core.evaluation.replay.latency import MEASURED, Latency, measure_latency, read_latency
 from memwarp_core.evaluation.replay.output_bag import write_output_bag
-from memwarp_core.evaluation.replay.recordings import find_bags, open_cameras
+from memwarp_core.evaluation.replay.page import write_page
+from memwarp_core.evaluation.replay.recordings import Camera, find_bags, open_cameras
 from memwarp_core.evaluation.replay.reference import SELF, pseudo_truths
 from memwarp_core.evaluation.replay.running import run_cameras
 from memwarp_core.evaluation.replay.schedule import every_image, newest_wins
@@ -29,6 +31,7 @@ from memwarp_core.files import write_bytes_whole
 from memwarp_core.streaming import VideoDetector, load_detector
 
 REPORT_FILE = "report.json"
+PAGE_FILE = "report.html"
 RUNS_FOLDER = "runs"
 BAGS_FOLDER = "bags"
 _FORMAT = 1
@@ -82,7 +85,7 @@ class ReplayConfig:
 def replay(
     paths: Sequence[Path], config: ReplayConfig, output: Path, *, jobs: int = 1, save: Save | None = None
 ) -> dict[str, Any]:
-    """Replay bags, score them, and write report.json into a folder.
+    """Replay bags, score them, and write report.json and report.html into a folder.
 
     What was said is kept in its folder `runs`, from which a replay goes on that was interrupted or gets more bags.
 
@@ -133,19 +136,39 @@ def replay(
                 )
     timed = config.mode != "offline"
     figures = {name: score_cameras(of_bag, detector.class_names, timed=timed) for name, of_bag in results.items()}
+    everything = next(iter(figures.values()))
+    if len(figures) > 1:
+        everything = score_cameras([*chain(*results.values())], detector.class_names, timed=timed)
     report = {
         "config": {**asdict(config), "truth_file": str(config.truth_file) if config.truth_file else None},
         "latency_ms": None if latency is None else [one / 1e6 for one in latency.samples_ns],
         "class_names": detector.class_names,
-        "reference": _reference(config, [one for of_bag in results.values() for one in of_bag]),
-        "all": score_cameras([one for of_bag in results.values() for one in of_bag], detector.class_names, timed=timed),
+        "reference": _reference(config, [*chain(*results.values())]),
+        "all": everything,
         "bags": figures,
         "failed": {names[bag]: error for bag, error in failed.items()},
         "partial": {name: of_bag["problems"] for name, of_bag in figures.items() if of_bag["problems"]},
         "runs": {names[bag]: files[bag].name for bag in bags if bag not in failed},
     }
     write_bytes_whole(output / REPORT_FILE, json.dumps(report, indent=1).encode())
+    _write_page(output / PAGE_FILE, report, {bag: results[names[bag]] for bag in bags if bag not in failed}, config)
     return report
+
+
+def _write_page(
+    file: Path, report: dict[str, Any], results: Mapping[Path, Sequence[CameraResult]], config: ReplayConfig
+) -> None:
+    """With images of the bags that can still be opened."""
+    detector = _load(config.model, config.device)
+    clips: dict[int, BagClip] = {}
+    place = 0
+    with ExitStack() as stack:
+        for bag, of_bag in results.items():
+            with suppress(DataError):
+                cameras = _open(bag, config, detector, file.parent, stack)
+                clips.update({place + number: camera.clip for number, camera in enumerate(cameras)})
+            place += len(of_bag)
+        write_page(file, report, [*chain(*results.values())], clips)
 
 
 def _others(config: ReplayConfig) -> list[str]:
@@ -271,7 +294,7 @@ def _replay_bag(bag: Path, file: Path, config: ReplayConfig, latency: Latency | 
     return None
 
 
-def _open(bag: Path, config: ReplayConfig, detector: VideoDetector, output: Path, stack: ExitStack) -> list:
+def _open(bag: Path, config: ReplayConfig, detector: VideoDetector, output: Path, stack: ExitStack) -> list[Camera]:
     cameras = open_cameras(
         bag,
         detector.class_names,

@@ -64,13 +64,28 @@ class ReadsNumbers:
         return [says(frame + (1e9 * h / INTERVAL_NS if moves else 0), state[-1] + round(1e9 * h)) for h in horizons_s]
 
 
+@pytest.fixture(scope="session")
+def use_detector() -> Callable[[pytest.MonkeyPatch], ReadsNumbers]:
+    """Makes every model this one, whatever its name."""
+
+    def use(monkeypatch: pytest.MonkeyPatch) -> ReadsNumbers:
+        one = ReadsNumbers()
+        monkeypatch.setattr(replaying, "_load", lambda name, device: one)
+        monkeypatch.setattr(replaying, "fingerprint", lambda detector, settings: settings)
+        return one
+
+    return use
+
+
 @pytest.fixture
-def detector(monkeypatch: pytest.MonkeyPatch) -> ReadsNumbers:
-    """Every model is this one, whatever its name."""
-    one = ReadsNumbers()
-    monkeypatch.setattr(replaying, "_load", lambda name, device: one)
-    monkeypatch.setattr(replaying, "fingerprint", lambda detector, settings: settings)
-    return one
+def detector(monkeypatch: pytest.MonkeyPatch, use_detector: Callable[..., ReadsNumbers]) -> ReadsNumbers:
+    return use_detector(monkeypatch)
+
+
+@pytest.fixture
+def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plots take longer than all else."""
+    monkeypatch.setattr(replaying, "write_page", lambda *_: None)
 
 
 def _write_bag(
@@ -93,7 +108,7 @@ def _write_bag(
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_bag() -> Callable[..., Path]:
     """See _write_bag; a fixture, since tests cannot import this file."""
     return _write_bag

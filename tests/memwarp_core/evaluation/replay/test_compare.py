@@ -5,19 +5,24 @@ import pytest
 from rich.console import Console
 
 from memwarp_core.errors import ConfigError, DataError
+from memwarp_core.evaluation.replay import replay as replaying
 from memwarp_core.evaluation.replay.compare import compare, print_comparison
 from memwarp_core.evaluation.replay.replay import ReplayConfig, replay
 
-pytestmark = pytest.mark.usefixtures("detector")
 
-
-@pytest.fixture
-def reports(tmp_path: Path, write_bag: Callable[..., Path]) -> Path:
+@pytest.fixture(scope="module")
+def reports(
+    tmp_path_factory: pytest.TempPathFactory, write_bag: Callable[..., Path], use_detector: Callable[..., object]
+) -> Path:
     """The same bags, replayed with little and with much latency."""
-    bags = [write_bag(tmp_path / name, 25) for name in ("a", "b")]
-    for name, latency in (("fast", "20ms"), ("slow", "300ms")):
-        replay(bags, ReplayConfig(latency=latency, horizons_s=()), tmp_path / name)
-    return tmp_path
+    folder = tmp_path_factory.mktemp("reports")
+    bags = [write_bag(folder / name, 25) for name in ("a", "b")]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        use_detector(monkeypatch)
+        monkeypatch.setattr(replaying, "write_page", lambda *_: None)
+        for name, latency in (("fast", "20ms"), ("slow", "300ms")):
+            replay(bags, ReplayConfig(latency=latency, horizons_s=()), folder / name)
+    return folder
 
 
 def test_what_comes_later_is_worse_and_that_is_no_chance(reports: Path) -> None:
@@ -44,12 +49,13 @@ def test_two_streams_of_one_replay_are_compared(reports: Path) -> None:
     assert "B is better" in printed.get()
 
 
+@pytest.mark.usefixtures("detector", "no_page")
 def test_what_cannot_be_compared_is_said(reports: Path, write_bag: Callable[..., Path]) -> None:
     with pytest.raises(DataError, match="expected the output folder of `memwarp replay`"):
         compare(str(reports / "slow"), str(reports / "a"))
     with pytest.raises(ConfigError, match="detections_now or baseline after the colon, got 'tracks'"):
         compare(f"{reports / 'slow'}:tracks", str(reports / "fast"))
-    replay([write_bag(reports / "c")], ReplayConfig(latency="20ms", baseline=None), reports / "other")
+    replay([write_bag(reports / "c")], ReplayConfig(latency="20ms", baseline=None, horizons_s=()), reports / "other")
     with pytest.raises(DataError, match="no bag with the same reference in common"):
         compare(str(reports / "slow"), str(reports / "other"))
     with pytest.raises(ConfigError, match="a replay with the stream baseline, got detections, detections_now"):

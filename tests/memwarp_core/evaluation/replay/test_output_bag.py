@@ -9,7 +9,7 @@ from rosbags.highlevel import AnyReader
 from memwarp_core.data.bags import read_bag, read_truths
 from memwarp_core.evaluation.replay.replay import ReplayConfig, replay
 
-pytestmark = pytest.mark.usefixtures("detector")
+pytestmark = pytest.mark.usefixtures("detector", "no_page")
 START_NS, INTERVAL_NS = 1_000_000_000, 100_000_000
 CLASS_NAMES = ("ball", "crate")
 CONFIG = ReplayConfig(latency="150ms", horizons_s=(0.1, 0.3))
