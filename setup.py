@@ -5,6 +5,7 @@ from setuptools import find_packages, setup
 EXTRAS = {
     "simulate": ["mujoco>=3.2"],
     "train": ["lightning>=2.4", "filelock"],
+    "export": ["onnx>=1.16", "onnxscript>=0.2", "onnxruntime>=1.18"],
     "evaluate": ["pycocotools>=2.0.8", "matplotlib>=3.8", "jinja2"],
 }
 TEST = ["pytest>=8", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff", "mypy", "mcap"]

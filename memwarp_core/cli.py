@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -610,6 +610,43 @@ def models() -> None:
     _OUTPUT.print("table: the paper's 1 to 3, and S1, S2a, S2b of its supplement.")
     _OUTPUT.print("stride: image pixels per memory cell. every: frames between two updates, for each time axis.")
     _OUTPUT.print("Detectors of torchvision run with a memory, too: fasterrcnn_resnet50_fpn+memnet, for one.")
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="A name that `memwarp models` lists, or a .safetensors file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for step.onnx and anticipation.onnx.")],
+    width: Annotated[int, typer.Option(min=32, help="Width of the camera's images.")] = 320,
+    height: Annotated[int, typer.Option(min=32, help="Height of the camera's images.")] = 192,
+    check: Annotated[
+        Path | None,
+        typer.Option(metavar="INPUT", help="A video, folder of images or bag to check with, instead of noise."),
+    ] = None,
+) -> None:
+    """Write a detector as ONNX: one step with its memory as inputs and outputs, and the head for anticipation.
+
+    What onnxruntime makes of the files is compared with PyTorch over a clip, and the command fails if it is not the
+    same. docs/export.md says what goes in and comes out.
+    """
+    from memwarp_core.data.open_clip import open_clip
+    from memwarp_core.evaluation.benchmark import moving_images
+    from memwarp_core.export import check_onnx, export_onnx
+    from memwarp_core.models import load_weights
+
+    clip = None if check is None else open_clip(check)
+    detector = load_weights(model)
+    written = export_onnx(detector, output, (height, width))
+    # ClockNet's slowest axis ticks for the second time in the ninth frame.
+    noise = islice(moving_images((height, width)), 10)
+    frames = noise if clip is None else ((frame.image, frame.stamp_ns) for frame in _with_progress(clip))
+    difference = check_onnx(detector, output, frames)
+    _OUTPUT.print(
+        f"{written.step} and {written.anticipation.name}: of {difference.detections} detections at "
+        f"{difference.instants} instants {difference.differing} differ from PyTorch's, the others by at most "
+        f"{difference.box:.4f} pixels and {difference.score:.5f} in score",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _millions(count: int) -> str:

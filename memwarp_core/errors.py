@@ -15,3 +15,7 @@ class DataError(MemwarpError, ValueError):
 
 class StaleFrameError(MemwarpError, ValueError):
     """A frame is not newer than the newest one in the memory."""
+
+
+class ExportError(MemwarpError):
+    """An exported detector does not say what the original says."""

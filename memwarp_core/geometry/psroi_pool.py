@@ -31,8 +31,8 @@ def psroi_pool(features: Tensor, rois: Tensor, output_size: int, spatial_scale: 
 
     # Half precision does not hold image coordinates.
     rois = rois.detach().to(torch.promote_types(rois.dtype, torch.float32))
-    left, right = _bin_edges(rois[:, 1], rois[:, 3], bins, spatial_scale, width)
-    top, bottom = _bin_edges(rois[:, 2], rois[:, 4], bins, spatial_scale, height)
+    left, right = bin_edges(rois[:, 1], rois[:, 3], bins, spatial_scale, width)
+    top, bottom = bin_edges(rois[:, 2], rois[:, 4], bins, spatial_scale, height)
 
     # A bin's sum is four corners of its channels' integral image. They are differences of large sums, hence float64.
     # The D channels of a bin lie side by side, so that a corner is one row.
@@ -51,7 +51,7 @@ def psroi_pool(features: Tensor, rois: Tensor, output_size: int, spatial_scale: 
     return mean.permute(0, 3, 1, 2).to(features.dtype)
 
 
-def _bin_edges(start: Tensor, end: Tensor, bins: int, spatial_scale: float, size: int) -> tuple[Tensor, Tensor]:
+def bin_edges(start: Tensor, end: Tensor, bins: int, spatial_scale: float, size: int) -> tuple[Tensor, Tensor]:
     """First cell, and the cell after the last one, of every bin along one axis, each (N, bins).
 
     Args:

@@ -28,6 +28,8 @@ class Step:
     """D_(t,t-1) on the finest level, (B, 2, H, W); None in a stream's first frame, or if frames are not compared."""
     late: list[dict[str, Tensor]] | None = None
     """Per entry of the batch, boxes of a strong detector to be merged with those of this memory; see fast_strong.py."""
+    found: list[dict[str, Tensor]] | None = None
+    """Per entry of the batch, what Detector.detect finds in this memory, where the step has already looked."""
 
 
 class Detector(nn.Module):

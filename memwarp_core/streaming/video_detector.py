@@ -269,7 +269,8 @@ class VideoDetector:
                 found.append(self._propagate(state.detections, of_stream[0].displacement[0], stamp_ns, size))
         else:
             together = tuple(torch.cat(level) for level in zip(*memories, strict=True))
-            found = self._detect(together, stamps_ns, sizes, [one.late for one in advanced])
+            looked = [of_image for one in advanced for of_image in one.found or ()]
+            found = self._detect(together, stamps_ns, sizes, [one.late for one in advanced], looked)
         return [
             (
                 detections,
@@ -302,17 +303,20 @@ class VideoDetector:
         stamps_ns: Sequence[int],
         sizes: Sequence[tuple[int, int]],
         late: Sequence[list[dict[str, Tensor]] | None] = (),
+        found: list[dict[str, Tensor]] | None = None,
     ) -> list[Detections]:
         """Run the head on a batch of memories; boxes go from network to source pixels.
 
         Args:
             sizes: (height, width) of each camera's images.
             late: per memory, boxes of a strong detector in network pixels, to be merged with those found.
+            found: per memory, what the head says, where that is known.
         """
         stride = self.network.features.strides[0]
         network_size = (memory[0].shape[-2] * stride, memory[0].shape[-1] * stride)
-        with self._autocast():
-            found = self.network.detect(memory, network_size)
+        if not found:
+            with self._autocast():
+                found = self.network.detect(memory, network_size)
         for index, of_image in enumerate(late):
             if of_image is not None:
                 found[index] = merge_boxes([found[index], *of_image], self.config.head.nms_threshold)

@@ -96,6 +96,15 @@ class RFCNHead(Head):
 
     def detect(self, levels: Levels, image_size: tuple[int, int]) -> list[dict[str, Tensor]]:
         """See Head.detect; non-maximum suppression is by class."""
+        return [self.select(*of_image) for of_image in zip(*self.rate(levels, image_size), strict=True)]
+
+    def rate(self, levels: Levels, image_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """All of `detect` whose result has the same size for every image.
+
+        Args: as for Head.detect.
+        Returns: for the N = config.proposals of each image boxes (B, N, 4), xyxy in network pixels, inside the image,
+            and scores (B, N, classes), 0 for an empty box.
+        """
         for_proposals, for_maps = levels[0].split(self.halves, 1)
         objectness, deltas = self._rate_anchors(for_proposals)
         anchors = anchors_on(self.rpn.anchor_generator, levels, image_size)
@@ -104,8 +113,7 @@ class RFCNHead(Head):
         boxes = self.box_coder.decode_single(codes.flatten(0, 1), proposals.flatten(0, 1)).view_as(proposals)
         boxes = clip_boxes_to_image(boxes, image_size)
         real = (boxes[..., 2:] > boxes[..., :2]).all(-1)
-        scores = logits.softmax(-1)[..., 1:] * real[..., None]
-        return [self._select(*of_image) for of_image in zip(boxes, scores, strict=True)]
+        return boxes, logits.softmax(-1)[..., 1:] * real[..., None]
 
     def _rate_anchors(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B*A, 1) and box codes (B*A, 4) of all anchors."""
@@ -129,11 +137,14 @@ class RFCNHead(Head):
         # R-FCN's pooling counts the last pixel in; our boxes end behind it.
         rois = torch.cat((image[:, None], first, end - 1), 1)
         maps = torch.cat((self.class_maps(features), self.box_maps(features)), 1)
-        votes = psroi_pool(maps, rois, self.config.bins, self.spatial_scale).float().mean((2, 3))
+        votes = self._pool(maps, rois).float().mean((2, 3))
         return votes[:, :-4].unflatten(0, (batch, count)), votes[:, -4:].unflatten(0, (batch, count))
 
-    def _select(self, boxes: Tensor, scores: Tensor) -> dict[str, Tensor]:
-        """The detections of one image from boxes (N, 4) and their scores (N, classes)."""
+    def _pool(self, maps: Tensor, rois: Tensor) -> Tensor:
+        return psroi_pool(maps, rois, self.config.bins, self.spatial_scale)
+
+    def select(self, boxes: Tensor, scores: Tensor) -> dict[str, Tensor]:
+        """The detections of one image from boxes (N, 4) and their scores (N, classes), as `rate` returns them."""
         proposal, label = torch.where(scores > self.config.score_threshold)
         boxes, scores = boxes[proposal], scores[proposal, label]
         kept = batched_nms(boxes, scores, label, self.config.nms_threshold)[: self.config.detections_per_image]
