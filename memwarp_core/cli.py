@@ -103,6 +103,7 @@ class ReplayMode(str, enum.Enum):
 
     SIMULATED = "simulated"
     OFFLINE = "offline"
+    REALTIME = "realtime"
 
 
 class SavedBag(str, enum.Enum):
@@ -667,7 +668,10 @@ def replay(
     ] = "rfcn-tiny",
     mode: Annotated[
         ReplayMode,
-        typer.Option(help="simulated: on a virtual clock; the newest image wins. offline: every image, in no time."),
+        typer.Option(
+            help="simulated: on a virtual clock; the newest image wins. realtime: as long as it takes here. offline: "
+            "every image, in no time."
+        ),
     ] = ReplayMode.SIMULATED,
     latency: Annotated[
         str | None,
@@ -731,8 +735,8 @@ def replay(
         return
     if not bag:
         raise typer.BadParameter("expected at least one bag, or --compare with two folders of reports; got neither.")
-    if mode is ReplayMode.OFFLINE and latency is not None:
-        raise typer.BadParameter("--latency is for --mode simulated; offline, processing takes no time.")
+    if mode is not ReplayMode.SIMULATED and latency is not None:
+        raise typer.BadParameter("--latency is for --mode simulated; in others, processing takes no or its own time.")
     truth = ground_truth or []
     # A topic has no suffix, and a folder or file of a data set exists.
     truth_file = Path(truth[0]) if len(truth) == 1 and (truth[0].endswith(".json") or Path(truth[0]).exists()) else None

@@ -24,7 +24,7 @@ from memwarp_core.evaluation.replay.output_bag import write_output_bag
 from memwarp_core.evaluation.replay.page import write_page
 from memwarp_core.evaluation.replay.recordings import Camera, find_bags, open_cameras
 from memwarp_core.evaluation.replay.reference import SELF, pseudo_truths
-from memwarp_core.evaluation.replay.running import run_cameras
+from memwarp_core.evaluation.replay.running import CameraRun, run_cameras, run_in_real_time
 from memwarp_core.evaluation.replay.schedule import every_image, newest_wins
 from memwarp_core.evaluation.replay.scoring import score_cameras
 from memwarp_core.files import write_bytes_whole
@@ -37,7 +37,7 @@ BAGS_FOLDER = "bags"
 _FORMAT = 1
 """Of what is kept; raised when a file of an earlier version would be misread."""
 
-Mode = Literal["offline", "simulated"]
+Mode = Literal["offline", "simulated", "realtime"]
 Save = Literal["outputs", "all"]
 
 
@@ -50,7 +50,8 @@ class ReplayConfig:
     baseline: str | None = "rfcn-tiny"
     """A detector that goes through the same images with the same latency; None for none."""
     mode: Mode = "simulated"
-    """offline: every image, as if processing took no time. simulated: by a virtual clock, the newest image wins."""
+    """offline: every image, as if processing took no time. simulated: by a virtual clock, the newest image wins.
+    realtime: the same by the real time that this computer takes, for each of the two models."""
     latency: str = MEASURED
     """Of simulated: see read_latency; "measured" is how long `model` takes on this computer."""
     seed: int = 0
@@ -78,8 +79,8 @@ class ReplayConfig:
         ]
         if len(given) > 1:
             raise ConfigError(f"expected one reference, got {' and '.join(given)}; choose one of them.")
-        if self.mode not in ("offline", "simulated"):
-            raise ConfigError(f"mode {self.mode!r}: expected offline or simulated.")
+        if self.mode not in ("offline", "simulated", "realtime"):
+            raise ConfigError(f"mode {self.mode!r}: expected offline, simulated or realtime.")
 
 
 def replay(
@@ -91,7 +92,7 @@ def replay(
 
     Args:
         paths: of bags, folders of bags, and .txt files with a path per line.
-        jobs: processes that replay a bag each; the result is the same with any number.
+        jobs: processes that replay a bag each; the result is the same with any number. In real time, there is one.
         save: also write what the node would have published of each bag into a bag in the folder `bags`: its "outputs"
             alone, or "all", with everything that is in the bag.
     Returns: JSON-ready:
@@ -192,7 +193,7 @@ def _names(bags: Sequence[Path]) -> dict[Path, str]:
 
 def _latency(bags: Sequence[Path], config: ReplayConfig, output: Path, detector: VideoDetector) -> Latency | None:
     """What is drawn from; what was measured is kept, so that a replay that goes on takes the same."""
-    if config.mode == "offline":
+    if config.mode != "simulated":
         return None
     if config.latency != MEASURED:
         return read_latency(config.latency, config.seed)
@@ -241,7 +242,7 @@ def _replay_missing(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress, ExitStack() as stack:
         task = progress.add_task("replaying bags", total=len(bags))
-        if jobs == 1 or len(bags) < 2:
+        if jobs == 1 or len(bags) < 2 or config.mode == "realtime":
             for bag in bags:
                 error = _replay_bag(bag, files[bag], config, latency)
                 progress.advance(task)
@@ -265,11 +266,15 @@ def _replay_bag(bag: Path, file: Path, config: ReplayConfig, latency: Latency | 
             cameras = _open(bag, config, detector, file.parent.parent, stack)
             clips = [camera.clip for camera in cameras]
             stamps_ns = [clip.stamps_ns for clip in clips]
-            turns = every_image(stamps_ns) if latency is None else newest_wins(stamps_ns, latency.draws())
-            runs = run_cameras(detector, clips, turns, config.horizons_s)
-            baselines = None
-            if config.baseline is not None:
-                baselines = run_cameras(_load(config.baseline, config.device), clips, turns, ())
+
+            def run_with(detector: VideoDetector, horizons_s: Sequence[float]) -> list[CameraRun]:
+                if config.mode == "realtime":
+                    return run_in_real_time(detector, clips, stamps_ns, horizons_s)
+                turns = every_image(stamps_ns) if latency is None else newest_wins(stamps_ns, latency.draws())
+                return run_cameras(detector, clips, turns, horizons_s)
+
+            runs = run_with(detector, config.horizons_s)
+            baselines = None if config.baseline is None else run_with(_load(config.baseline, config.device), ())
             results = []
             for number, (camera, run) in enumerate(zip(cameras, runs, strict=True)):
                 truths = camera.truths

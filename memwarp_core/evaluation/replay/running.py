@@ -1,13 +1,15 @@
 """Runs a detector over the images that a schedule chose, and keeps what it said and when."""
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from memwarp_core.data.clips import Clip
 from memwarp_core.errors import DataError
-from memwarp_core.evaluation.replay.schedule import Turn
+from memwarp_core.evaluation.replay.schedule import Arrivals, Turn
 from memwarp_core.models.config import AnticipationConfig
-from memwarp_core.streaming import DetectorState, VideoDetector
+from memwarp_core.streaming import VideoDetector
 from memwarp_core.types import Detections
 
 ANTICIPATED = "anticipated"
@@ -44,52 +46,127 @@ def run_cameras(
         horizons_s: how far ahead objects are anticipated, in every one of WAYS.
     Returns: a run per camera.
     """
-    states = [detector.start() for _ in cameras]
-    ways = dict(zip(WAYS, _ways(detector), strict=True))
-    taken: list[list[Turn]] = [[] for _ in cameras]
-    refused: list[list[str]] = [[] for _ in cameras]
-    detections: list[list[Detections]] = [[] for _ in cameras]
-    now: list[list[Detections]] = [[] for _ in cameras]
-    anticipated: list[dict[tuple[str, float], list[Detections]]] = [
-        {(way, horizon_s): [] for way in WAYS for horizon_s in horizons_s} for _ in cameras
-    ]
+    streams = [_Stream(detector, clip, horizons_s) for clip in cameras]
     for turn in turns:
-        camera = turn.camera
-        try:
-            frame = cameras[camera][turn.index]
-            found, state = detector.step(frame.image, frame.stamp_ns, states[camera])
-        except DataError as error:
-            refused[camera].append(str(error))
+        stream = streams[turn.camera]
+        found = stream.look(turn.index)
+        if found is not None:
+            now = stream.move(found, turn.available_ns)
+            stream.keep(found, now, begun_ns=turn.begun_ns, available_ns=turn.available_ns)
+    return [stream.run() for stream in streams]
+
+
+class Clock:
+    """The real time since the clock was made, as if it had been `start_ns` then, less the time in which it stood."""
+
+    def __init__(self, start_ns: int) -> None:
+        self._offset_ns = start_ns - time.perf_counter_ns()
+
+    def now_ns(self) -> int:
+        return time.perf_counter_ns() + self._offset_ns
+
+    def wait_until(self, time_ns: int) -> None:
+        time.sleep(max(0, time_ns - self.now_ns()) / 1e9)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        stood_ns = self.now_ns()
+        yield
+        self._offset_ns += stood_ns - self.now_ns()
+
+
+def run_in_real_time(
+    detector: VideoDetector,
+    cameras: Sequence[Clip],
+    stamps_ns: Sequence[Sequence[int]],
+    horizons_s: Sequence[float],
+    make_clock: Callable[[int], Clock] = Clock,
+) -> list[CameraRun]:
+    """As run_cameras, by the real time that each image takes, from reading it to having moved its boxes to now.
+
+    The clock stands still while objects are anticipated at the horizons, which are there to be scored.
+    """
+    if (first_ns := Arrivals(stamps_ns).next_ns()) is not None:
+        for clip in cameras:  # nothing is known of what a first image takes
+            _Stream(detector, clip, ()).look(0)
+    streams, arrivals = [_Stream(detector, clip, horizons_s) for clip in cameras], Arrivals(stamps_ns)
+    clock, moving_ns = make_clock(first_ns or 0), 0
+    while (next_ns := arrivals.next_ns()) is not None:
+        clock.wait_until(next_ns)
+        begun_ns = clock.now_ns()
+        if (taken := arrivals.take(begun_ns)) is None:  # woken a little early
             continue
-        states[camera] = state
-        taken[camera].append(turn)
-        detections[camera].append(found.cpu())
-        now[camera].append(_now(detector, found, state, turn.available_ns).cpu())
-        for way, how in ways.items():
-            for horizon_s, said in zip(horizons_s, detector.anticipate(state, horizons_s, how), strict=True):
-                anticipated[camera][way, horizon_s].append(said.cpu())
-    return [
-        CameraRun(
-            stamps_ns=tuple(one.stamp_ns for one in detections[camera]),
-            begun_ns=tuple(turn.begun_ns for turn in taken[camera]),
-            available_ns=tuple(turn.available_ns for turn in taken[camera]),
-            detections=tuple(detections[camera]),
-            now=tuple(now[camera]),
-            anticipated={key: tuple(said) for key, said in anticipated[camera].items()},
-            refused=tuple(refused[camera]),
+        stream, index = streams[taken[0]], taken[1]
+        found = stream.look(index)
+        if found is None:
+            continue
+        # Moving the boxes takes time, too: about as long as for the image before, as in the node.
+        found_ns = clock.now_ns()
+        now = stream.move(found, found_ns + moving_ns)
+        available_ns = clock.now_ns()
+        moving_ns = available_ns - found_ns
+        with clock.stopped():
+            stream.keep(found, now, begun_ns=begun_ns, available_ns=available_ns)
+    return [stream.run() for stream in streams]
+
+
+class _Stream:
+    """A camera under way: its memory, and what was said so far."""
+
+    def __init__(self, detector: VideoDetector, clip: Clip, horizons_s: Sequence[float]) -> None:
+        self._detector, self._clip, self._horizons_s = detector, clip, horizons_s
+        self._state = detector.start()
+        self._ways = dict(zip(WAYS, _ways(detector), strict=True))
+        self._begun_ns: list[int] = []
+        self._available_ns: list[int] = []
+        self._detections: list[Detections] = []
+        self._now: list[Detections] = []
+        self._anticipated: dict[tuple[str, float], list[Detections]] = {
+            (way, horizon_s): [] for way in WAYS for horizon_s in horizons_s
+        }
+        self._refused: list[str] = []
+
+    def look(self, index: int) -> Detections | None:
+        """What is found in an image, in host memory; None if it cannot be used."""
+        try:
+            frame = self._clip[index]
+            found, self._state = self._detector.step(frame.image, frame.stamp_ns, self._state)
+        except DataError as error:
+            self._refused.append(str(error))
+            return None
+        return found.cpu()
+
+    def move(self, found: Detections, to_ns: int) -> Detections:
+        """What was found in the newest image, at a later instant."""
+        age_ns = to_ns - found.stamp_ns
+        if not 0 < age_ns <= 1e9 * MAX_IMAGE_AGE_S:
+            return found
+        (moved,) = self._detector.anticipate(self._state, [age_ns / 1e9])
+        return replace(moved.cpu(), stamp_ns=to_ns)
+
+    def keep(self, found: Detections, now: Detections, *, begun_ns: int, available_ns: int) -> None:
+        """Keep what was said of the newest image, and say what comes at the horizons."""
+        self._begun_ns.append(begun_ns)
+        self._available_ns.append(available_ns)
+        self._detections.append(found)
+        self._now.append(now)
+        for way, how in self._ways.items() if self._horizons_s else ():
+            later = self._detector.anticipate(self._state, self._horizons_s, how)
+            for horizon_s, said in zip(self._horizons_s, later, strict=True):
+                self._anticipated[way, horizon_s].append(said.cpu())
+
+    def run(self) -> CameraRun:
+        return CameraRun(
+            stamps_ns=tuple(one.stamp_ns for one in self._detections),
+            begun_ns=tuple(self._begun_ns),
+            available_ns=tuple(self._available_ns),
+            detections=tuple(self._detections),
+            now=tuple(self._now),
+            anticipated={key: tuple(said) for key, said in self._anticipated.items()},
+            refused=tuple(self._refused),
         )
-        for camera in range(len(cameras))
-    ]
 
 
 def _ways(detector: VideoDetector) -> list[AnticipationConfig]:
     own = detector.config.anticipation
     return [own, own.model_copy(update={"source": "boxes"}), AnticipationConfig(source="boxes", motion="still")]
-
-
-def _now(detector: VideoDetector, found: Detections, state: DetectorState, available_ns: int) -> Detections:
-    age_ns = available_ns - found.stamp_ns
-    if not 0 < age_ns <= 1e9 * MAX_IMAGE_AGE_S:
-        return found
-    (moved,) = detector.anticipate(state, [age_ns / 1e9])
-    return replace(moved, stamp_ns=available_ns)

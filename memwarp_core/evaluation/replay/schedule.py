@@ -35,31 +35,56 @@ def every_image(stamps_ns: Sequence[Sequence[int]]) -> list[Turn]:
     return sorted(turns, key=lambda turn: (turn.begun_ns, turn.camera))
 
 
-def newest_wins(stamps_ns: Sequence[Sequence[int]], latencies_ns: Iterator[int]) -> list[Turn]:
-    """One detector for all cameras: whenever it is free it takes a newest image, and older ones are dropped.
+class Arrivals:
+    """Images of cameras that arrive at their stamps; those that wait are taken newest first, and older ones dropped."""
 
-    An image arrives at its stamp. Where images of several cameras wait, it is the turn of the camera that had none for
-    the longest time.
+    def __init__(self, stamps_ns: Sequence[Sequence[int]]) -> None:
+        """
+        Args:
+            stamps_ns: of each camera, increasing.
+        """
+        self._stamps_ns = stamps_ns
+        self._last_index = [-1] * len(stamps_ns)
+        self._last_turn = [-1] * len(stamps_ns)
+        self._turns = 0
+
+    def next_ns(self) -> int | None:
+        """When the next image has arrived that none was taken after; None if there is none."""
+        coming = (
+            of_camera[last + 1]
+            for of_camera, last in zip(self._stamps_ns, self._last_index, strict=True)
+            if last + 1 < len(of_camera)
+        )
+        return min(coming, default=None)
+
+    def take(self, now_ns: int) -> tuple[int, int] | None:
+        """Camera and index of an image that waits; None if none does.
+
+        Where images of several cameras wait, it is the turn of the camera that had none for the longest time.
+        """
+        newest = [bisect_right(of_camera, now_ns) - 1 for of_camera in self._stamps_ns]
+        waiting = [camera for camera, index in enumerate(newest) if index > self._last_index[camera]]
+        if not waiting:
+            return None
+        camera = min(waiting, key=lambda camera: (self._last_turn[camera], camera))
+        self._last_index[camera], self._last_turn[camera] = newest[camera], self._turns
+        self._turns += 1
+        return camera, newest[camera]
+
+
+def newest_wins(stamps_ns: Sequence[Sequence[int]], latencies_ns: Iterator[int]) -> list[Turn]:
+    """One detector for all cameras: whenever it is free it takes an image by the rules of Arrivals.
 
     Args:
         stamps_ns: of each camera, increasing.
         latencies_ns: how long each turn takes.
     """
-    turns: list[Turn] = []
-    last_index = [-1] * len(stamps_ns)
-    last_turn = [-1] * len(stamps_ns)
-    coming = [camera for camera, of_camera in enumerate(stamps_ns) if of_camera]
-    now_ns = min((stamps_ns[camera][0] for camera in coming), default=0)
-    while coming:
-        newest = {camera: bisect_right(stamps_ns[camera], now_ns) - 1 for camera in coming}
-        waiting = [camera for camera in coming if newest[camera] > last_index[camera]]
-        if not waiting:
-            now_ns = min(stamps_ns[camera][last_index[camera] + 1] for camera in coming)
-            continue
-        camera = min(waiting, key=lambda camera: (last_turn[camera], camera))
-        available_ns = now_ns + next(latencies_ns)
-        turns.append(Turn(camera=camera, index=newest[camera], begun_ns=now_ns, available_ns=available_ns))
-        last_index[camera], last_turn[camera] = newest[camera], len(turns)
-        coming = [one for one in coming if last_index[one] + 1 < len(stamps_ns[one])]
-        now_ns = available_ns
+    arrivals, turns = Arrivals(stamps_ns), list[Turn]()
+    free_ns: int | None = None
+    while (next_ns := arrivals.next_ns()) is not None:
+        now_ns = next_ns if free_ns is None else max(free_ns, next_ns)
+        taken = arrivals.take(now_ns)
+        assert taken is not None  # one has arrived
+        free_ns = now_ns + next(latencies_ns)
+        turns.append(Turn(camera=taken[0], index=taken[1], begun_ns=now_ns, available_ns=free_ns))
     return turns

@@ -29,7 +29,7 @@ def stream_name(stream: str, config: Mapping[str, Any]) -> str:
 
 def print_report(report: Mapping[str, Any], console: Console) -> None:
     config, everything = report["config"], report["all"]
-    how = config["mode"] if config["mode"] == "offline" else f"{config['mode']}, latency {config['latency']}"
+    how = f"simulated, latency {config['latency']}" if config["mode"] == "simulated" else config["mode"]
     console.print(f"{config['model']}, {how}: {heading(report['reference'])}", highlight=False, soft_wrap=True)
     _print_times(report, console)
     if "processed_frames" in everything:
