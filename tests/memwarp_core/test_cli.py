@@ -304,3 +304,16 @@ def test_replay_never_calls_a_pseudo_reference_accuracy(runner: CliRunner, bag: 
 def test_replay_takes_a_latency_on_the_virtual_clock_alone(runner: CliRunner, bag: Path) -> None:
     result = runner.invoke(app, ["replay", str(bag), "--mode", "offline", "--latency", "1ms"])
     assert result.exit_code == 2 and "--latency is for --mode simulated" in result.output
+
+
+@pytest.mark.slow
+def test_replay_says_the_same_in_any_number_of_processes(runner: CliRunner, bag: Path) -> None:
+    bags = [str(bag), str(shutil.copytree(bag, bag.with_name("again")))]
+    said = []
+    for jobs in ("1", "2"):
+        output = bag.with_name(f"jobs{jobs}")
+        options = ["--latency", "150ms", "--device", "cpu", "--horizon", "0.1", "--jobs", jobs, "--output", str(output)]
+        result = runner.invoke(app, ["replay", *bags, *options])
+        assert result.exit_code == 0, result.output
+        said.append({file.name: file.read_bytes() for file in (output / "runs").iterdir()})
+    assert len(said[0]) == 2 and said[0] == said[1]

@@ -25,14 +25,18 @@ _BLOCK_NS = 2_000_000_000
 """With few bags, parts of so long are drawn instead of bags; what moves is mostly another thing in each."""
 
 
+_Name = tuple[str, str]
+"""Of a bag and of its camera."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Report:
     folder: Path
     stream: str | None
     class_names: tuple[str, ...]
     reference: dict[str, Any] | None
-    cameras: dict[str, CameraResult]
-    """Those with a reference, by name."""
+    cameras: dict[_Name, CameraResult]
+    """Those with a reference."""
 
 
 def compare(first: str, second: str, *, samples: int = 1000) -> dict[str, Any]:
@@ -111,15 +115,15 @@ def _read(given: str) -> _Report:
         raise DataError(f"{given}: expected the output folder of `memwarp replay`, got none with a {REPORT_FILE}.")
     report = read_json(file)
     try:
-        kept = [read_results(folder / RUNS_FOLDER / name) for name in report["runs"].values()]
+        kept = {bag: read_results(folder / RUNS_FOLDER / name) for bag, name in report["runs"].items()}
         names, reference = tuple(report["class_names"]), report["reference"]
     except (KeyError, TypeError) as error:
         raise DataError(f"{file}: expected the report of a replay, got one without {error}.") from error
-    cameras = {one.name: one for one in chain(*kept) if one.truths is not None}
+    cameras = {(bag, one.name): one for bag, of_bag in kept.items() for one in of_bag if one.truths is not None}
     return _Report(folder=folder, stream=stream, class_names=names, reference=reference, cameras=cameras)
 
 
-def _same_truths(one: _Report, other: _Report, name: str) -> bool:
+def _same_truths(one: _Report, other: _Report, name: _Name) -> bool:
     truths, others = one.cameras[name].truths or (), other.cameras[name].truths or ()
     return len(truths) == len(others) and all(
         a.stamp_ns == b.stamp_ns and np.array_equal(a.boxes_xyxy, b.boxes_xyxy) and np.array_equal(a.labels, b.labels)
@@ -127,7 +131,7 @@ def _same_truths(one: _Report, other: _Report, name: str) -> bool:
     )
 
 
-def _pairs(one: _Report, other: _Report, names: Sequence[str]) -> list[tuple[str, str, str]]:
+def _pairs(one: _Report, other: _Report, names: Sequence[_Name]) -> list[tuple[str, str, str]]:
     """What is compared: its label, and the stream of each."""
     there, others = ([*streams([of.cameras[name] for name in names])] for of in (one, other))
     for of, has in ((one, there), (other, others)):
@@ -151,7 +155,7 @@ def _units(truths: Sequence[Sequence[Frame]]) -> tuple[np.ndarray, str]:
     return np.unique(units, return_inverse=True)[1], "2 s of a bag"
 
 
-def _judge(report: _Report, names: Sequence[str], stream: str) -> Judgement:
+def _judge(report: _Report, names: Sequence[_Name], stream: str) -> Judgement:
     cameras = [report.cameras[name] for name in names]
     truths = [camera.truths or () for camera in cameras]
     return judge(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 
@@ -54,6 +55,11 @@ def find_bags(paths: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
+def bag_name(path: Path) -> str:
+    """That of its folder, or of its file without the suffix."""
+    return path.name if path.is_dir() else path.stem
+
+
 def _is_bag(path: Path) -> bool:
     if path.is_file():
         return path.suffix in _STORES
@@ -88,7 +94,7 @@ def open_cameras(
     whole, problems = _whole_bag(path, workplace)
     cameras = []
     for number, topic in enumerate(topics or _only_topic(path, whole)):
-        name = path.stem if len(topics) < 2 else f"{path.stem} {topic}"
+        name = bag_name(path) if len(topics) < 2 else f"{bag_name(path)} {topic}"
         clip = read_bag(whole, topic, class_names=class_names)
         clip, of_images = _growing(replace(clip, name=name))
         try:
@@ -136,7 +142,7 @@ def _whole_bag(path: Path, workplace: Path) -> tuple[Path, list[str]]:
         files = sorted(store.glob("*.mcap")) if store.is_dir() else [store]
         if len(files) != 1 or files[0].suffix != ".mcap" or not files[0].is_file():
             raise
-        copy = workplace / f"{path.stem}.mcap"
+        copy = workplace / f"{bag_name(path)}-{crc32(str(path).encode()):08x}.mcap"
         salvage_mcap(files[0], copy)
         if not image_topics(copy):
             raise DataError(f"{path}: it breaks off before its first images ({error})") from error

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -22,7 +23,7 @@ from memwarp_core.evaluation.replay.kept import CameraResult, read_results, writ
 from memwarp_core.evaluation.replay.latency import MEASURED, Latency, measure_latency, read_latency
 from memwarp_core.evaluation.replay.output_bag import write_output_bag
 from memwarp_core.evaluation.replay.page import write_page
-from memwarp_core.evaluation.replay.recordings import Camera, find_bags, open_cameras
+from memwarp_core.evaluation.replay.recordings import Camera, bag_name, find_bags, open_cameras
 from memwarp_core.evaluation.replay.reference import SELF, pseudo_truths
 from memwarp_core.evaluation.replay.running import CameraRun, run_cameras, run_in_real_time
 from memwarp_core.evaluation.replay.schedule import every_image, newest_wins
@@ -121,20 +122,8 @@ def replay(
     results = {names[bag]: read_results(files[bag]) for bag in bags if bag not in failed}
     if not results:
         raise DataError("no bag could be used:\n" + "\n".join(f"{bag}: {error}" for bag, error in failed.items()))
-    for bag in [bag for bag in bags if bag not in failed] if save else ():
-        suffix = "-with-inputs" if save == "all" else ""
-        path = output / BAGS_FOLDER / f"{files[bag].stem}{suffix}"
-        if not (path / METADATA_FILE).is_file():
-            with ExitStack() as stack:
-                clips = [camera.clip for camera in _open(bag, config, detector, output, stack)]
-                write_output_bag(
-                    path,
-                    results[names[bag]],
-                    clips,
-                    detector.class_names,
-                    model=(detector.name, detector.version),
-                    with_inputs=save == "all",
-                )
+    if save is not None:
+        _save_bags([bag for bag in bags if bag not in failed], files, config, output, with_inputs=save == "all")
     timed = config.mode != "offline"
     figures = {name: score_cameras(of_bag, detector.class_names, timed=timed) for name, of_bag in results.items()}
     everything = next(iter(figures.values()))
@@ -154,6 +143,21 @@ def replay(
     write_bytes_whole(output / REPORT_FILE, json.dumps(report, indent=1).encode())
     _write_page(output / PAGE_FILE, report, {bag: results[names[bag]] for bag in bags if bag not in failed}, config)
     return report
+
+
+def _save_bags(
+    bags: Sequence[Path], files: Mapping[Path, Path], config: ReplayConfig, output: Path, *, with_inputs: bool
+) -> None:
+    """Write the bags of what the node would have published, but for those that are there already."""
+    detector = _load(config.model, config.device)
+    model = (detector.name, detector.version)
+    for bag in bags:
+        path = output / BAGS_FOLDER / f"{files[bag].stem}{'-with-inputs' if with_inputs else ''}"
+        if not (path / METADATA_FILE).is_file():
+            with ExitStack() as stack:
+                clips = [camera.clip for camera in _open(bag, config, detector, output, stack)]
+                results = read_results(files[bag])
+                write_output_bag(path, results, clips, detector.class_names, model=model, with_inputs=with_inputs)
 
 
 def _write_page(
@@ -184,10 +188,10 @@ def _load(name: str, device: str) -> VideoDetector:
 
 def _names(bags: Sequence[Path]) -> dict[Path, str]:
     """Short ones, unless two bags have the same."""
-    stems = [bag.stem for bag in bags]
+    short = [bag_name(bag) for bag in bags]
     return {
-        bag: stem if stems.count(stem) == 1 else str(bag).strip("/").replace("/", "_")
-        for bag, stem in zip(bags, stems, strict=True)
+        bag: name if short.count(name) == 1 else str(bag).strip("/").replace("/", "_")
+        for bag, name in zip(bags, short, strict=True)
     }
 
 
@@ -254,7 +258,11 @@ def _replay_missing(
         pending = {pool.submit(_replay_bag, bag, files[bag], config, latency): bag for bag in bags}
         for done in as_completed(pending):
             progress.advance(task)
-            if (error := done.result()) is not None:
+            try:
+                error = done.result()
+            except BrokenProcessPool:
+                error = f"its process died, most likely for want of memory; try again with fewer than {jobs} jobs"
+            if error is not None:
                 yield pending[done], error
 
 

@@ -10,7 +10,7 @@ import pytest
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
-from memwarp_core.data.bags import BagWriter
+from memwarp_core.data.bags import BagWriter, salvage_mcap
 from memwarp_core.errors import ConfigError, DataError
 from memwarp_core.evaluation.replay.recordings import Camera, find_bags, open_cameras
 
@@ -89,6 +89,12 @@ def test_a_truncated_mcap_is_read_as_far_as_it_is_whole(tmp_path: Path, lacks: s
     assert 0 < len(camera.clip) < 12
     assert camera.clip[len(camera.clip) - 1].image.shape == (400, 500, 3)
     assert "breaks off; what is whole of it was read" in camera.problems[-1]
+
+
+def test_an_mcap_without_an_index_is_read(tmp_path: Path, write_bag: WriteBag) -> None:
+    salvage_mcap(write_bag(tmp_path / "walk") / "walk.mcap", tmp_path / "no_index.mcap")
+    camera = open_one(tmp_path / "no_index.mcap", tmp_path)
+    assert len(camera.clip) == 8 and camera.clip[7].image.mean() == 7 and camera.problems == ()
 
 
 def test_an_mcap_that_breaks_off_before_its_first_image_is_refused(tmp_path: Path, write_bag: WriteBag) -> None:

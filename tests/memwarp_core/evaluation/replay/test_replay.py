@@ -147,3 +147,12 @@ def test_two_references_are_one_too_many() -> None:
 def test_the_report_is_json(tmp_path: Path, write_bag: WriteBag) -> None:
     report = replay([write_bag(tmp_path / "walk")], config(latency="1ms"), tmp_path / "out")
     assert json.loads((tmp_path / "out" / REPORT_FILE).read_text()) == json.loads(json.dumps(report))
+
+
+def test_bags_of_the_same_name_are_told_apart(tmp_path: Path, write_bag: WriteBag) -> None:
+    bags = [write_bag(tmp_path / day / "walk.1", frames=3) for day in ("monday", "tuesday")]
+    report = replay(bags, config(mode="offline"), tmp_path / "out")
+    monday, tuesday = report["bags"]
+    assert monday.endswith("monday_walk.1") and tuesday.endswith("tuesday_walk.1")
+    assert report["all"]["images"] == 6
+    assert list(replay(bags[:1], config(mode="offline"), tmp_path / "out")["bags"]) == ["walk.1"]
