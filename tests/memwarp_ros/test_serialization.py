@@ -1,17 +1,21 @@
 """What serialization.py writes is what rclpy would make of the messages of conversions.py."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mcap.reader import make_reader
 from rclpy.serialization import deserialize_message, serialize_message
 from std_msgs.msg import Header
 
 from memwarp_core import Detections
+from memwarp_core.data.bags import BagWriter
 from memwarp_ros.conversions import ns_to_stamp, to_anticipated, to_detection_array
+from memwarp_ros.msg import AnticipatedDetections
 from memwarp_ros.serialization import serialize_anticipated, serialize_detection_array
 
 STAMPS_NS = st.integers(-(2**31) * 10**9, 2**31 * 10**9 - 1)
@@ -68,3 +72,22 @@ def test_anticipated_detections_are_rclpys(
     header = Header(stamp=ns_to_stamp(source_ns // 2), frame_id=frame_id)
     message = to_anticipated(later, names, header, model, version)
     assert_same_bytes(serialize_anticipated(later, names, header, model, version), message)
+
+
+def test_anticipated_detections_of_a_bag_are_those_of_the_node(tmp_path: Path) -> None:
+    later = [
+        Detections(
+            boxes_xyxy=torch.tensor([[1.0, 2.0, 11.0, 22.0]]),
+            scores=torch.tensor([0.75]),
+            labels=torch.tensor([1]),
+            stamp_ns=2 * 10**9 + horizon_ns,
+        )
+        for horizon_ns in (10**8, 15 * 10**8)
+    ]
+    names, model = ["ball", "crate"], ("memnet-tiny", "2.1")
+    with BagWriter(tmp_path / "walk") as bag:
+        bag.write_anticipated(later, names, 2 * 10**9, model=model, topic="/detector/anticipated", frame_id="front")
+    with (tmp_path / "walk" / "walk.mcap").open("rb") as stream:
+        ((_, _, logged),) = make_reader(stream).iter_messages()
+    message = deserialize_message(logged.data, AnticipatedDetections)
+    assert message == to_anticipated(later, names, Header(stamp=ns_to_stamp(2 * 10**9), frame_id="front"), *model)
