@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -507,17 +507,64 @@ def bench_systems(
     height: Annotated[int, typer.Option(min=32, help="Image height in the network.")] = 192,
     frames: Annotated[int, typer.Option(min=1, help="Frames that are timed per system.")] = 20,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda:0, ...")] = "auto",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Folder for benchmark.json, .md and .png; also measures what --sweep says."
+        ),
+    ] = None,
+    sweep: Annotated[
+        str, typer.Option(help="With --output: the system whose cost by stream length, horizons, cameras, size counts.")
+    ] = "memnet-tiny-6",
+    stream: Annotated[int, typer.Option(min=10, help="With --output: frames of the long stream.")] = 1000,
+    compare: Annotated[
+        Path | None, typer.Option(metavar="OLD.json", help="With --output: an earlier benchmark.json to compare with.")
+    ] = None,
 ) -> None:
-    """Time systems of the paper side by side, with random weights: milliseconds per frame and ratio to the first."""
+    """Time systems of the paper side by side, whole and by part, with random weights: milliseconds per frame.
+
+    roof: the share of a part's time that its work would take at the device's best matrix product and copy.
+    """
     from memwarp_core.evaluation.benchmark import benchmark
+    from memwarp_core.evaluation.benchmark_report import compare_reports, read_report, run_benchmark, write_report
 
     names = systems or ["rfcn-tiny", "memnet-tiny-6", "clocknet-tiny", "causal-fgfa-tiny", "fgfa-tiny"]
-    table = Table(
-        Column("system", no_wrap=True), "ms per frame", "quartiles apart", "ratio", title=f"{width}x{height} pixels"
-    )
-    for timing in benchmark(names, (height, width), frames, device):
-        table.add_row(timing.name, f"{timing.median_ms:.1f}", f"{timing.spread_ms:.1f}", f"{timing.ratio:.2f}")
+    if compare is not None and output is None:
+        raise typer.BadParameter("--compare is for whole reports; give --output as well.")
+    old = None if compare is None else read_report(compare)
+    if output is None:
+        _print_timings([asdict(timing) for timing in benchmark(names, (height, width), frames, device)], width, height)
+        return
+    report = run_benchmark(names, (height, width), frames, device, sweep, stream)
+    write_report(report, output)
+    _print_timings(report["systems"], width, height)
+    for key in ("stream", "horizons", "cameras", "sizes"):
+        table = Table(key, "ms", "p95", title=sweep)
+        for row in report[key]:
+            table.add_row(str(row["at"]), f"{row['median_ms']:.1f}", f"{row['p95_ms']:.1f}")
+        _OUTPUT.print(table)
+    if old is not None:
+        table = Table("system", "before", "now", "clearly different", title=str(compare))
+        for name, before, now, clear in compare_reports(old, report):
+            table.add_row(name, f"{before:.1f}", f"{now:.1f}", "yes" if clear else "no")
+        _OUTPUT.print(table)
+    _OUTPUT.print(f"benchmark.json, .md and .png are in {output}", highlight=False)
+
+
+def _print_timings(systems: Sequence[Mapping[str, Any]], width: int, height: int) -> None:
+    """Timings as dictionaries: of whole frames, then by part."""
+    columns = ("ms per frame", "quartiles apart", "p95", "ratio")
+    table = Table(Column("system", no_wrap=True), *columns, title=f"{width}x{height} pixels")
+    parts = Table(Column("system", no_wrap=True), "part", "ms", "GFLOP", "MB", "roof")
+    for of in systems:
+        figures = (f"{of[key]:.1f}" for key in ("median_ms", "spread_ms", "p95_ms"))
+        table.add_row(of["name"], *figures, f"{of['ratio']:.2f}")
+        for part in of["parts"]:
+            work = (f"{part['flops'] / 1e9:.2f}", f"{part['bytes'] / 1e6:.1f}", f"{part['of_roof']:.0%}")
+            parts.add_row(of["name"], part["name"], f"{part['median_ms']:.1f}", *work)
+        parts.add_section()
     _OUTPUT.print(table)
+    _OUTPUT.print(parts)
 
 
 @bench.command("pair")
