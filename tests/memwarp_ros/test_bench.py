@@ -23,5 +23,6 @@ def test_bench_leaves_a_figure_for_every_transport_and_way(tmp_path: Path) -> No
         for transport in TOPICS:
             assert f"320x240 {transport}: latency p95" in printed
             assert figures[transport]["latency_ms"]["p95"] >= figures[transport]["latency_ms"]["p50"] > 0
+            assert figures[transport]["latency_ms"]["p50"] > figures[transport]["callback_ms"]["p50"] > 0
             assert figures[transport]["cpu_ms"] > 0
         assert list(figures["publish_ms"]) == [str(count) for count in COUNTS]
