@@ -1,14 +1,19 @@
 """Names and files become detectors that run."""
 
 from pathlib import Path
+from typing import Literal
 
+from memwarp_core.errors import ConfigError
 from memwarp_core.models import Detector, load_weights
 from memwarp_core.streaming.split_detector import SplitVideoDetector
 from memwarp_core.streaming.video_detector import Precision, VideoDetector
 
 
 def load_detector(
-    name_or_path: str | Path = "memnet-tiny", device: str = "auto", precision: Precision = "auto"
+    name_or_path: str | Path = "memnet-tiny",
+    device: str = "auto",
+    precision: Precision = "auto",
+    backend: Literal["torch", "onnx"] = "torch",
 ) -> VideoDetector:
     """A shipped model by name, or one's own by the path of its weights file, ready to run.
 
@@ -17,8 +22,17 @@ def load_detector(
             torchvision with a memory, such as "fasterrcnn_resnet50_fpn+memnet" (its published weights are downloaded).
         device: "auto" (the first GPU, else the CPU) or a torch device such as "cpu" or "cuda:1".
         precision: "auto" is fp16 on a GPU and fp32 on a CPU.
+        backend: with "onnx", name_or_path is a folder that `memwarp export` wrote; onnxruntime runs it, on the CPU.
     Raises: ConfigError for an unknown model, device or precision, or a file that does not fit.
     """
+    if backend == "onnx":
+        if device not in ("auto", "cpu") or precision not in ("auto", "fp32"):
+            raise ConfigError(f"backend onnx: expected device cpu and precision fp32, got {device} and {precision}.")
+        from memwarp_core.export.onnx_detector import OnnxDetector  # needs packages that most do without
+
+        return VideoDetector(OnnxDetector(Path(name_or_path)), "cpu", "fp32")
+    if backend != "torch":
+        raise ConfigError(f"backend {backend!r}: expected torch or onnx.")
     return run_detector(load_weights(name_or_path), device, precision)
 
 

@@ -21,6 +21,7 @@ from memwarp_core.export.step import TensorStep
 from memwarp_core.geometry import psroi_pool
 from memwarp_core.models import Detector, build_detector, load_weights
 from memwarp_core.models.systems import find_system
+from memwarp_core.streaming import load_detector
 from memwarp_core.streaming.video_detector import VideoDetector
 from memwarp_core.types import Detections
 
@@ -105,7 +106,7 @@ def test_graphs_are_standard_have_fixed_shapes_and_say_what_they_are(exported: P
         assert all(dim.dim_value > 0 for shape in shapes for dim in shape)
         assert "GridSample" in {node.op_type for node in model.graph.node}
     assert sorted(file.name for file in exported.iterdir()) == ["anticipation.onnx", "step.onnx"]
-    detector = OnnxDetector(exported)
+    detector = load_detector(exported, backend="onnx")
     assert detector.config.name == "memnet-tiny" and detector.config.fixed_size == (192, 288)
 
 
@@ -124,6 +125,13 @@ def test_a_folder_without_or_with_broken_files_is_refused(tmp_path: Path) -> Non
     (tmp_path / "step.onnx").write_bytes(b"cut off")
     with pytest.raises(ConfigError, match="cannot read it"):
         OnnxDetector(tmp_path)
+
+
+def test_the_backend_onnx_refuses_what_it_cannot_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="device cpu"):
+        load_detector(tmp_path, device="cuda", backend="onnx")
+    with pytest.raises(ConfigError, match="torch or onnx"):
+        load_detector(tmp_path, backend="tensorrt")  # type: ignore[arg-type]
 
 
 def some(boxes: Tensor, scores: list[float]) -> Detections:
