@@ -22,7 +22,7 @@ from std_msgs.msg import Float64, Header
 from vision_msgs.msg import Detection2DArray
 
 from memwarp_core import DataError, Detections, DetectorState, MemwarpError
-from memwarp_core.streaming import Tracker, Tracks, VideoDetector
+from memwarp_core.streaming import Tracker, Tracks, VideoDetector, is_cut, layout
 from memwarp_core.visualization import draw_detections
 from memwarp_ros.anticipation_watch import AnticipationWatch, anticipation_status, harm
 from memwarp_ros.conversions import image_to_rgb, ns_to_stamp, rgb_to_image, stamp_to_ns, to_anticipation_check
@@ -58,7 +58,9 @@ class Frame:
     remembered: DetectorState
     """The camera's, when the image was taken."""
     state: DetectorState
-    """From which the detector goes on: the remembered one, or a new one where the stamp goes back."""
+    """From which the detector goes on: the remembered one, or a new one."""
+    why_anew: str | None
+    """Why it is a new one, if this image is the reason."""
 
     @property
     def stamp_ns(self) -> int:
@@ -108,6 +110,8 @@ class Camera:
         self._moving_s = 0.0
         """How long it took to move the last detections to the instant of publishing."""
         self._state = DetectorState()
+        self._layout: np.ndarray | None = None
+        """Of the last image, if cuts are looked for."""
         # Held for the moment in which the state is exchanged: forget() comes from another thread.
         self._exchange = threading.Lock()
 
@@ -193,7 +197,7 @@ class Camera:
             self.refuse(stamp_ns, error)
             return None
         remembered = self._state
-        goes_back = remembered.newest_ns is not None and stamp_ns < remembered.newest_ns
+        why_anew = self._why_anew(image, stamp_ns, remembered)
         return Frame(
             camera=self,
             image=image,
@@ -201,7 +205,8 @@ class Camera:
             taken_ns=taken_ns,
             age_ns=age_ns,
             remembered=remembered,
-            state=self._detector.start() if goes_back else remembered,
+            state=self._detector.start() if why_anew else remembered,
+            why_anew=why_anew,
         )
 
     def take_waiting(self) -> Frame | None:
@@ -276,10 +281,19 @@ class Camera:
         )
         return of_images, of_anticipation
 
+    def _why_anew(self, image: np.ndarray, stamp_ns: int, remembered: DetectorState) -> str | None:
+        """Why an image cannot go on with what is remembered; what the detector finds out by itself is not told."""
+        before, self._layout = self._layout, layout(image) if self._live.reset_at_cuts else None
+        if remembered.newest_ns is None:
+            return None
+        if stamp_ns < remembered.newest_ns:
+            return "is before the last one"
+        if before is not None and self._layout is not None and is_cut(before, self._layout):
+            return "shows another scene than the one before"
+        return None
+
     def _remember(self, frame: Frame, state: DetectorState) -> None:
-        why_anew = _WHY_ANEW.get(state.began)
-        if frame.state is not frame.remembered:
-            why_anew = "is before the last one"
+        why_anew = frame.why_anew or _WHY_ANEW.get(state.began)
         if why_anew is not None:
             self._statistics.restarts += 1
             self._logger.warning(

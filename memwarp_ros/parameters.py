@@ -125,6 +125,9 @@ _DESCRIPTORS = {
         "seen in it.",
         _LONGEST_HORIZON_S,
     ),
+    "reset_at_cuts": ParameterDescriptor(
+        description="Begin a new memory where an image shows another scene than the one before; for edited videos."
+    ),
     "self_check_patience_s": ParameterDescriptor(
         description="Anticipating is reported as harmful when it was worse than standing boxes for so many seconds.",
         floating_point_range=[FloatingPointRange(from_value=0.0, to_value=3600.0)],
@@ -228,6 +231,7 @@ class LiveParameters:
     delay_compensation: str
     consumer_delay_s: float
     max_image_age_s: float
+    reset_at_cuts: bool
     fall_back_to_unmoved: bool
 
     def __post_init__(self) -> None:

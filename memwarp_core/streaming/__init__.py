@@ -2,6 +2,7 @@
 
 from memwarp_core.streaming.fast_strong_pipeline import Boost, FastStrongPipeline
 from memwarp_core.streaming.load import load_detector, run_detector
+from memwarp_core.streaming.scene_cut import is_cut, layout
 from memwarp_core.streaming.self_check import Agreement, HorizonCheck, SelfCheck, SelfCheckConfig, SelfCheckState
 from memwarp_core.streaming.split_detector import SplitVideoDetector
 from memwarp_core.streaming.strong_worker import WorkerReport
@@ -23,6 +24,8 @@ __all__ = [
     "Tracks",
     "VideoDetector",
     "WorkerReport",
+    "is_cut",
+    "layout",
     "load_detector",
     "run_detector",
 ]

@@ -308,6 +308,18 @@ def test_a_gap_and_another_size_begin_a_new_memory_and_say_so(start_detector, cl
     reports = client.collect(DiagnosticArray, "/diagnostics")
     assert fresh_counts(client, reports)["memory restarts"] == 2
 
+    def show_another_scene(index: int) -> int:
+        """How often the memory has begun anew after an image of the scene and one of another."""
+        blots = np.random.default_rng(index).integers(0, 256, (4, 8, 3), np.uint8)
+        for at, image in ((index, scene(index)), (index + 1, cv2.resize(blots, scene(0).shape[1::-1]))):
+            camera.publish(rgb_to_image(image, header(at)))
+            client.until(lambda i=at: current[-1].header == header(i), f"the answer to image {at}")
+        return fresh_counts(client, reports)["memory restarts"]
+
+    assert show_another_scene(2) == 3  # by the size of the first one
+    assert set_parameter(client, "reset_at_cuts", True).successful
+    assert show_another_scene(4) == 4
+
 
 def test_objects_keep_their_ids_and_get_new_ones_after_a_reset(start_detector, client) -> None:
     start_detector("-r", f"image:={TOPIC}", "-p", "tracking:=true")

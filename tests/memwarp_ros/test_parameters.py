@@ -27,6 +27,7 @@ LIVE: dict[str, object] = {
     "delay_compensation": "publish_delay",
     "consumer_delay_s": 0.0,
     "max_image_age_s": 1.0,
+    "reset_at_cuts": False,
     "fall_back_to_unmoved": False,
 }
 
