@@ -13,9 +13,11 @@ PYTHON ?= $(firstword $(foreach name,python3.12 python3.11 python3.10 python3,$(
 VENV := .venv
 INSTALL := .build/install
 RUN := ros_from_pip/run
-# Two at a time, each on one core; what runs nodes and measures them goes alone.
-PYTEST_CORE := OMP_NUM_THREADS=1 $(RUN) pytest -n 2 tests/memwarp_core tests/examples tests/test_core_without_ros.py
-PYTEST_ROS := $(RUN) pytest tests/memwarp_ros
+# Two at a time, each on one core. Tests of one file may share a node, so they stay together; each node has a ROS domain
+# of its own.
+PYTEST := OMP_NUM_THREADS=1 $(RUN) pytest -n 2
+PYTEST_CORE := $(PYTEST) tests/memwarp_core tests/examples tests/test_core_without_ros.py
+PYTEST_ROS := $(PYTEST) --dist loadfile tests/memwarp_ros
 
 # The stamp is written last, so a half-made environment has none. Its name holds the folder, which is written all over an
 # environment and a build and so cannot change, and what was asked for, which can.
