@@ -49,6 +49,7 @@ def wait_until_looked_at(pipeline: FastStrongPipeline, state, frame: int) -> Non
 
 
 @pytest.mark.parametrize("source", ["features", "boxes"])
+@pytest.mark.slow
 def test_with_an_imposed_lag_it_is_the_pair_in_step(source: str) -> None:
     in_step = VideoDetector(build(source), device="cpu")
     frames = images(6)

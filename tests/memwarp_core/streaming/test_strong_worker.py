@@ -72,6 +72,7 @@ def fail(worker: StrongWorker) -> None:
 @pytest.mark.parametrize(
     ("disturb", "reason"), [(die, "its process ended"), (hang, "no answer to frame 2 within 0.2 s"), (fail, "Error: ")]
 )
+@pytest.mark.slow
 def test_it_recovers(worker: StrongWorker, disturb: Callable[[StrongWorker], None], reason: str) -> None:
     look_at(worker, 1)
     disturb(worker)
@@ -99,6 +100,7 @@ def test_the_newest_frame_of_each_stream_wins(worker: StrongWorker) -> None:
     assert worker.report.looked_at == 3
 
 
+@pytest.mark.slow
 def test_closing_does_not_wait_for_a_hanging_process(worker: StrongWorker) -> None:
     look_at(worker, 0)
     process = worker._process

@@ -164,6 +164,7 @@ def test_a_cache_that_was_interrupted_is_made_again(tmp_path: Path) -> None:
     assert not (tmp_path / "packed.tmp").exists()
 
 
+@pytest.mark.slow
 def test_several_trainings_can_begin_at_once(tmp_path: Path) -> None:
     write_yolo(tmp_path)
     code = "import sys; from pathlib import Path; from memwarp_core.training.packed_clips import pack_clips; "
