@@ -291,8 +291,10 @@ class StrongConfig(Config):
     lag: Positive = 4
     """Frames by which the strong detector's output is late."""
     source: Literal["features", "boxes"] = "features"
-    """Average the strong features, warped over the lag, with the fast ones; or merge the strong boxes, moved over
+    """Aggregate the strong features, warped over the lag, with the fast ones; or merge the strong boxes, moved over
     the lag."""
+    aggregation: Aggregation = "average"
+    """The rule for features: the paper's average, or another of those that a memory may have."""
 
 
 class DetectorConfig(Config):

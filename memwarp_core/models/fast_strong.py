@@ -10,6 +10,7 @@ from torch import Tensor
 from memwarp_core.geometry import propagate_boxes
 from memwarp_core.models.config import DetectorConfig
 from memwarp_core.models.detector import Detector, Step
+from memwarp_core.models.memory.aggregation import AggregateLevels
 from memwarp_core.models.parts import Evidence, Levels, warp_levels
 
 
@@ -58,17 +59,20 @@ class FastStrongState:
 
 
 class FastStrong(Detector):
-    """A fast detector that borrows from a strong one: M_t = (F_t + warp(strong M_s, D_(t,s))) / 2, for a frame s < t.
+    """A fast detector that borrows from a strong one: M_t = aggregate(warp(strong M_s, D_(t,s)), F_t), at s < t.
 
-    The fast head reads M_t; while there is nothing to borrow, M_t = F_t. Both detectors run in step, with a fixed lag
-    in frames (s = t - lag), for training and evaluation; after `take_strong`, the fast one runs by itself, and somebody
-    else puts into the states what there is to borrow. The strong detector is fixed, only the fast one learns.
+    The paper aggregates by the mean. The fast head reads M_t; while there is nothing to borrow, M_t = F_t. Both
+    detectors run in step, with a fixed lag in frames (s = t - lag), for training and evaluation; after `take_strong`,
+    the fast one runs by itself, and somebody else puts into the states what there is to borrow. The strong detector is
+    fixed, only the fast one learns.
     """
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__(config)
         assert config.strong is not None
         self._borrow = config.strong
+        levels = self.features.channels if config.strong.source == "features" else ()
+        self.aggregate = AggregateLevels(levels, config.strong.aggregation)
         self.strong: Detector | None = Detector(config.strong.detector).requires_grad_(False).eval()
 
     def take_strong(self) -> Detector:
@@ -111,8 +115,8 @@ class FastStrong(Detector):
         if borrowed is not None:
             over_lag = next(fields)
             if borrowed.features is not None:
-                warped = warp_levels(borrowed.features, over_lag)
-                memory = tuple((fast + strong) / 2 for fast, strong in zip(memory, warped, strict=True))
+                strong = self.aggregate.start(warp_levels(borrowed.features, over_lag))
+                memory = self.aggregate.read(self.aggregate(strong, memory))
             if borrowed.boxes is not None:
                 stride = self.features.strides[0]
                 boxes = [

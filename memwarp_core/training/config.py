@@ -11,13 +11,13 @@ from memwarp_core.models.config import Config, DetectorConfig
 from memwarp_core.models.systems import find_system
 
 Positive = Annotated[int, Field(gt=0)]
-Part = Literal["features", "displacement", "memory", "head"]
+Part = Literal["features", "displacement", "memory", "aggregate", "head"]
 
 _LEARNS: dict[str, tuple[Part, ...]] = {
     "displacement": ("features", "displacement"),
     "frames": ("features", "displacement", "head"),
     "memory": ("features", "displacement", "memory", "head"),
-    "fast": ("features", "displacement", "memory", "head"),
+    "fast": ("features", "displacement", "aggregate", "head"),
 }
 
 

@@ -8,7 +8,7 @@ from memwarp_core.models.detector import merge_boxes
 SIZE = (64, 96)
 
 
-def config(source: str = "features", lag: int = 2, **changes: object) -> DetectorConfig:
+def config(source: str = "features", lag: int = 2, aggregation: str = "average", **changes: object) -> DetectorConfig:
     strong = {"name": "strong", "class_names": ["ball", "crate"], "memory": {"kind": "clocknet"}}
     fast = {
         "name": "fast",
@@ -16,14 +16,14 @@ def config(source: str = "features", lag: int = 2, **changes: object) -> Detecto
         "features": {"kind": "tiny", "widths": [16, 32, 48, 64]},
         "memory": {"kind": "none"},
         "head": {"kind": "fcos", "score_threshold": 0.0},
-        "strong": {"detector": strong, "lag": lag, "source": source},
+        "strong": {"detector": strong, "lag": lag, "source": source, "aggregation": aggregation},
     }
     return DetectorConfig.model_validate({**fast, **changes})
 
 
-def build(source: str = "features", lag: int = 2) -> FastStrong:
+def build(source: str = "features", lag: int = 2, aggregation: str = "average") -> FastStrong:
     torch.manual_seed(0)
-    detector = build_detector(config(source, lag))
+    detector = build_detector(config(source, lag, aggregation))
     assert isinstance(detector, FastStrong)
     return detector.eval()
 
@@ -90,6 +90,16 @@ def test_only_the_fast_detector_learns() -> None:
     assert all(w.grad is None and not w.requires_grad for w in detector.strong.parameters())
     assert detector.features.merge.weight.grad.any()
     assert detector.displacement.refine[-1].weight.grad.any()
+
+
+@pytest.mark.parametrize("aggregation", ["weights", "adaptive", "adascan"])
+def test_features_are_aggregated_as_told_and_that_is_learned(aggregation: str) -> None:
+    detector = build(lag=1, aggregation=aggregation).train()
+    evidence = detector.observe(torch.cat(images(2)))
+    memory, _ = detector.remember(evidence.in_time(2))
+    memory[0].square().sum().backward()
+    assert memory[0].shape == evidence.fast.features[0].shape
+    assert any(weight.grad is not None and weight.grad.any() for weight in detector.aggregate.parameters())
 
 
 def test_cameras_share_a_pass() -> None:
