@@ -83,6 +83,13 @@ class Save(str, enum.Enum):
     BAG = "bag"
 
 
+class Backend(str, enum.Enum):
+    """What `memwarp detect` can run a model with; see streaming/load.py."""
+
+    TORCH = "torch"
+    ONNX = "onnx"
+
+
 class SimulatedFormat(str, enum.Enum):
     """What `memwarp simulate` can write; see SimulationConfig.format."""
 
@@ -128,8 +135,13 @@ def detect(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="A video file, a folder of images, or a ROS bag.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path("out/detect"),
     model: Annotated[
-        str, typer.Option(help="A name that `memwarp models` lists, or a .safetensors file.")
+        str,
+        typer.Option(
+            help="A name that `memwarp models` lists, or a .safetensors file; for onnx, a folder that `memwarp export` "
+            "wrote."
+        ),
     ] = "memnet-tiny",
+    backend: Annotated[Backend, typer.Option(help="What runs the model; docs/export.md.")] = Backend.TORCH,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     score: Annotated[
         float, typer.Option(min=0, max=1, help="Boxes with a lower score are neither drawn nor written.")
@@ -159,7 +171,7 @@ def detect(
 
     horizons_s = sorted(set(horizon))
     clip = open_clip(source, rate, topic)
-    detector = load_detector(model, device)
+    detector = load_detector(model, device, backend=backend.value)
     horizon_names = [f"h{round(1e3 * horizon_s)}ms" for horizon_s in horizons_s]
     # As the node names them, so that what looks at its topics can look at the bag as well.
     bag_topics = ["/detector/detections", *(f"/detector/anticipated/{name}" for name in horizon_names)]

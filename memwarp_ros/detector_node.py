@@ -110,7 +110,8 @@ class DetectorNode(LifecycleNode):
 
         Raises: ConfigError if it cannot be had.
         """
-        return load_detector(self.settings.model, device=self.settings.device, precision=self.settings.precision)
+        settings = self.settings
+        return load_detector(settings.model, settings.device, settings.precision, settings.backend)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Take images, unless `enabled` is false."""

@@ -8,7 +8,7 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.publisher import Publisher
 from std_msgs.msg import Header
 
-from memwarp_core import Detections, DetectorState
+from memwarp_core import ConfigError, Detections, DetectorState
 from memwarp_core.models import load_weights
 from memwarp_core.streaming import FastStrongPipeline, VideoDetector
 from memwarp_ros import detector_node
@@ -42,6 +42,8 @@ class FastStrongNode(DetectorNode):
 
     def load(self) -> VideoDetector:
         """See DetectorNode.load."""
+        if self.settings.backend != "torch":
+            raise ConfigError(f"a pair runs with backend torch only, got {self.settings.backend}.")
         self._pipeline = FastStrongPipeline(
             load_weights(self.settings.model),  # type: ignore[arg-type] # which refuses anything else
             (self.settings.device, self._pair.strong_device),

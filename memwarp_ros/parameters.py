@@ -16,6 +16,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 
 from memwarp_core import ConfigError
+from memwarp_core.streaming import BACKENDS
 
 _IMAGE_TRANSPORTS = ("raw", "compressed")
 _DELAY_COMPENSATIONS = ("none", "publish_delay")
@@ -54,8 +55,11 @@ _DESCRIPTORS = {
         read_only=True,
     ),
     "model": ParameterDescriptor(
-        description="A shipped model by name, or the path of a weights file (.safetensors).", read_only=True
+        description="A shipped model by name, or the path of a weights file (.safetensors); for backend onnx, the "
+        "folder that `memwarp export` wrote.",
+        read_only=True,
     ),
+    "backend": _choice("What runs the model: torch, or onnxruntime (on the CPU).", *BACKENDS),
     "device": ParameterDescriptor(
         description="Where the model runs: auto (the first GPU, else the CPU), cpu, cuda:0, ...", read_only=True
     ),
@@ -172,6 +176,7 @@ class FixedParameters:
 
     autostart: bool
     model: str
+    backend: str
     device: str
     precision: str
     threads: int
@@ -184,6 +189,7 @@ class FixedParameters:
     self_check_patience_s: float
 
     def __post_init__(self) -> None:
+        _check_choice("backend", self.backend, BACKENDS)
         _check_choice("image_transport", self.image_transport, _IMAGE_TRANSPORTS)
         _check_choice("image_qos", self.image_qos, tuple(IMAGE_QOS))
         topics, names = _given(self.image_topics), [*self.cameras]

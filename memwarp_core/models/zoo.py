@@ -84,6 +84,11 @@ def _find(name_or_path: str | Path) -> Path:
             f"model {str(name_or_path)!r}: the configuration is known, but no weights of it ship with memwarp; "
             "expected the path of weights that `memwarp train` made of it."
         )
+    if path.is_dir():
+        raise ConfigError(
+            f"{path}: expected a model's name or the path of a .safetensors file, got a folder; "
+            "one that `memwarp export` wrote runs with the backend onnx."
+        )
     raise ConfigError(
         f"model {str(name_or_path)!r}: neither a file nor a model that ships with memwarp "
         f"({', '.join(available_models()) or 'none'}); give one of these names or the path of a .safetensors file."

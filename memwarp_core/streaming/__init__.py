@@ -1,7 +1,7 @@
 """What runs live: one detector per process, one state per camera."""
 
 from memwarp_core.streaming.fast_strong_pipeline import Boost, FastStrongPipeline
-from memwarp_core.streaming.load import load_detector, run_detector
+from memwarp_core.streaming.load import BACKENDS, Backend, load_detector, run_detector
 from memwarp_core.streaming.scene_cut import is_cut, layout
 from memwarp_core.streaming.self_check import Agreement, HorizonCheck, SelfCheck, SelfCheckConfig, SelfCheckState
 from memwarp_core.streaming.split_detector import SplitVideoDetector
@@ -10,7 +10,9 @@ from memwarp_core.streaming.tracker import Tracker, TrackerConfig, Tracks
 from memwarp_core.streaming.video_detector import DetectorState, VideoDetector
 
 __all__ = [
+    "BACKENDS",
     "Agreement",
+    "Backend",
     "Boost",
     "DetectorState",
     "FastStrongPipeline",

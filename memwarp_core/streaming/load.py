@@ -1,19 +1,23 @@
 """Names and files become detectors that run."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from memwarp_core.errors import ConfigError
 from memwarp_core.models import Detector, load_weights
 from memwarp_core.streaming.split_detector import SplitVideoDetector
 from memwarp_core.streaming.video_detector import Precision, VideoDetector
 
+Backend = Literal["torch", "onnx"]
+"""What runs a detector: PyTorch, or onnxruntime what `memwarp export` wrote."""
+BACKENDS: tuple[str, ...] = get_args(Backend)
+
 
 def load_detector(
     name_or_path: str | Path = "memnet-tiny",
     device: str = "auto",
     precision: Precision = "auto",
-    backend: Literal["torch", "onnx"] = "torch",
+    backend: Backend = "torch",
 ) -> VideoDetector:
     """A shipped model by name, or one's own by the path of its weights file, ready to run.
 
@@ -32,7 +36,7 @@ def load_detector(
 
         return VideoDetector(OnnxDetector(Path(name_or_path)), "cpu", "fp32")
     if backend != "torch":
-        raise ConfigError(f"backend {backend!r}: expected torch or onnx.")
+        raise ConfigError(f"backend {backend!r}: expected {' or '.join(BACKENDS)}.")
     return run_detector(load_weights(name_or_path), device, precision)
 
 

@@ -25,6 +25,8 @@ from vision_msgs.msg import Detection2DArray, LabelInfo
 from memwarp_core import load_detector
 from memwarp_core.data.bags import read_bag
 from memwarp_core.data.clips import Clip
+from memwarp_core.export import export_onnx
+from memwarp_core.models import load_weights
 from memwarp_ros.conversions import image_to_rgb, ns_to_stamp, rgb_to_image, stamp_to_ns
 from memwarp_ros.msg import AnticipatedDetections, AnticipationCheck
 from memwarp_ros.parameters import LiveParameters
@@ -142,6 +144,30 @@ def test_every_image_is_answered_under_its_own_header(start_detector, client) ->
             assert stamp_to_ns(at_horizon.detections.header.stamp) == target_ns
             assert at_horizon.detections.header.frame_id == "camera_optical_frame"
             assert messages[-1] == at_horizon.detections
+
+
+def test_an_exported_model_answers_as_its_weights_do(start_detector, client, tmp_path: Path) -> None:
+    export_onnx(load_weights("memnet-tiny"), tmp_path / "memnet", (HEIGHT, WIDTH))
+    start_detector("-r", f"image:={TOPIC}", "-p", "backend:=onnx", "-p", f"model:={tmp_path / 'memnet'}")
+    camera = client.publisher(Image, TOPIC)
+    current = client.collect(Detection2DArray, "/detector/detections")
+    anticipated = client.collect(AnticipatedDetections, "/detector/anticipated")
+    prime(client, camera, current, anticipated)
+
+    detector = load_detector("memnet-tiny", device="cpu")
+    state = detector.start()
+    for index in range(3):
+        camera.publish(frame(index))
+        client.until(lambda i=index: current[-1].header == header(i), f"the answer to image {index}")
+        found, state = detector.step(scene(index), stamp_to_ns(header(index).stamp), state)
+        sure = found.select(found.scores >= 0.5)
+        boxes = [detection.bbox for detection in current[-1].detections]
+        centres = [(box.center.position.x, box.center.position.y) for box in boxes]
+        expected = (sure.boxes_xyxy[:, :2] + sure.boxes_xyxy[:, 2:]) / 2
+        assert len(sure) > 0
+        np.testing.assert_allclose(sorted(centres), sorted(expected.tolist()), atol=0.1)
+    client.until(lambda: anticipated[-1].header == header(2), "what is anticipated")
+    assert all(at_horizon.detections.detections for at_horizon in anticipated[-1].horizons)
 
 
 def test_label_info_reaches_a_late_subscriber(start_detector, client) -> None:
@@ -519,6 +545,7 @@ def test_every_parameter_has_a_default_in_the_installed_file_and_says_what_it_me
     ("argument", "reason"),
     [
         ("model:=no-such-model", "no-such-model"),
+        ("backend:=onnx", "expected a folder that `memwarp export MODEL --output FOLDER` wrote"),
         ("score_threshold:=2.0", "score_threshold"),
     ],
 )

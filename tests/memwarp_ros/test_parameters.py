@@ -8,6 +8,7 @@ from memwarp_ros.parameters import FixedParameters, LiveParameters, horizon_name
 FIXED: dict[str, object] = {
     "autostart": True,
     "model": "memnet-tiny",
+    "backend": "torch",
     "device": "auto",
     "precision": "auto",
     "threads": 0,
@@ -49,6 +50,7 @@ def test_other_horizons_are_refused(horizons_s: tuple[float, ...]) -> None:
 @pytest.mark.parametrize(
     ("kind", "values", "name"),
     [
+        (FixedParameters, FIXED, "backend"),
         (FixedParameters, FIXED, "image_transport"),
         (FixedParameters, FIXED, "image_qos"),
         (LiveParameters, LIVE, "delay_compensation"),

@@ -1,17 +1,21 @@
 """Exported detectors say what PyTorch says; their parts are checked without exporting where that is enough."""
 
+import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
 import torch
 from torch import Tensor
+from typer.testing import CliRunner
 
+from memwarp_core.cli import app
 from memwarp_core.errors import ConfigError, ExportError
 from memwarp_core.evaluation.benchmark import moving_images
 from memwarp_core.export import OnnxDetector, check_onnx, export_onnx
@@ -97,6 +101,16 @@ def test_onnxruntime_says_what_pytorch_says_over_a_clip(exported: Path) -> None:
 
 
 @pytest.mark.slow
+def test_detect_runs_exported_files(exported: Path, tmp_path: Path) -> None:
+    for index, (image, _) in enumerate(frames(3)):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), image[..., ::-1])
+    arguments = ["detect", str(tmp_path), "-o", str(tmp_path / "out"), "--save", "json", "--score", "0"]
+    result = CliRunner().invoke(app, [*arguments, "--backend", "onnx", "--model", str(exported)])
+    assert result.exit_code == 0, result.output
+    assert {entry["image_id"] for entry in json.loads((tmp_path / "out/detections.json").read_text())} == {1, 2, 3}
+
+
+@pytest.mark.slow
 def test_graphs_are_standard_have_fixed_shapes_and_say_what_they_are(exported: Path) -> None:
     for name in ("step.onnx", "anticipation.onnx"):
         model = onnx.load(exported / name)
@@ -131,7 +145,9 @@ def test_the_backend_onnx_refuses_what_it_cannot_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="device cpu"):
         load_detector(tmp_path, device="cuda", backend="onnx")
     with pytest.raises(ConfigError, match="torch or onnx"):
-        load_detector(tmp_path, backend="tensorrt")  # type: ignore[arg-type]
+        load_detector(tmp_path, backend="abacus")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="got a folder; one that `memwarp export` wrote runs with the backend onnx"):
+        load_detector(tmp_path)
 
 
 def some(boxes: Tensor, scores: list[float]) -> Detections:
