@@ -1,5 +1,10 @@
+import os
+import random
+import sys
 import threading
+import time
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pytest
@@ -7,7 +12,7 @@ import torch
 
 from memwarp_core import ConfigError
 from memwarp_core.models import Detector, DetectorConfig, FastStrong, build_detector
-from memwarp_core.streaming import Boost, FastStrongPipeline, VideoDetector
+from memwarp_core.streaming import Boost, FastStrongPipeline, VideoDetector, fast_strong_pipeline, strong_worker
 
 FRAME_NS = 50_000_000
 WAIT_S = 200.0
@@ -139,6 +144,66 @@ def test_once_closed_it_goes_on_without_the_strong_one() -> None:
     assert len(found) > 0 and pipeline.boost(state) is None
     assert threading.active_count() == threads
     assert pipeline._worker._process is None
+
+
+MOODY = """
+import os, random, sys, time
+from multiprocessing.connection import Connection
+import numpy as np
+
+connection = Connection(int(sys.argv[1]))
+connection.send(None)
+chance = random.Random(os.getpid())
+while True:
+    _, image = connection.recv()
+    mood = chance.random()
+    if mood < 0.02:
+        os._exit(1)
+    elif mood < 0.04:
+        connection.send("RuntimeError: out of memory")
+    elif mood < 0.06:
+        time.sleep(1000)
+    time.sleep(chance.choice((0.0, 0.0, 0.01, 0.05)))
+    connection.send(((np.full((1, 96, 8, 12), image[0, 0, 0], np.float32),), None))
+"""
+"""Says the shade of the image at once or after a while, complains, ends or hangs, as chance has it."""
+
+
+@pytest.mark.slow
+def test_whatever_the_strong_one_does_no_step_is_lost_or_waits_and_nothing_leaks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(strong_worker, "_FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(strong_worker, "_LONGEST_PAUSE_S", 0.05)
+    moody = partial(strong_worker.StrongWorker, program=(sys.executable, "-c", MOODY))
+    monkeypatch.setattr(fast_strong_pipeline, "StrongWorker", moody)
+    threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    patience_s = 2.0
+    chance = random.Random(0)
+    pipeline = FastStrongPipeline(build(), ("cpu", "cpu"), patience_s=patience_s)
+    alone = VideoDetector(pipeline.network, "cpu")
+    state, slowest_s, boosted, stood_alone = pipeline.start(), 0.0, 0, 0
+    for index in range(1000):
+        image = np.full((64, 96, 3), index % 256, np.uint8)
+        began_s = time.monotonic()
+        found, state = pipeline.step(image, index * FRAME_NS, state)
+        slowest_s = max(slowest_s, time.monotonic() - began_s)
+        assert found.stamp_ns == index * FRAME_NS and len(found) > 0
+        boost = pipeline.boost(state)
+        if boost is None:
+            stood_alone += 1
+            torch.testing.assert_close(found.boxes_xyxy, alone.step(image, 0, alone.start())[0].boxes_xyxy)
+        else:
+            boosted += 1
+            assert 1 <= boost.lag_frames <= 12 and boost.stamp_ns == (index - boost.lag_frames) * FRAME_NS
+        loan = pipeline._worker.newest(state.memory.number)
+        if loan is not None:
+            assert (loan.late.features[0] == loan.frame % 256).all()  # the answer belongs to the frame
+        time.sleep(chance.choice((0.0, 0.002, 0.01)))
+    assert boosted > 0 and stood_alone > 0 and pipeline.report.failures > 0
+    assert slowest_s < patience_s  # nobody waited for a frame that hung
+    pipeline.close()
+    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == (threads, files)
 
 
 def test_a_detector_that_borrows_from_none_is_refused() -> None:

@@ -1,8 +1,5 @@
 import os
-import random
 import signal
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -109,52 +106,3 @@ def test_closing_does_not_wait_for_a_hanging_process(worker: StrongWorker) -> No
     worker.close()
     assert worker.report.condition == "closed"
     assert worker.newest(0).frame == 0  # type: ignore[union-attr]
-
-
-MOODY = """
-import os, random, sys, time
-from multiprocessing.connection import Connection
-import numpy as np
-
-connection = Connection(int(sys.argv[1]))
-connection.send(None)
-chance = random.Random(os.getpid())
-while True:
-    _, image = connection.recv()
-    mood = chance.random()
-    if mood < 0.01:
-        os._exit(1)
-    elif mood < 0.02:
-        connection.send("RuntimeError: out of memory")
-    elif mood < 0.03:
-        time.sleep(1000)
-    time.sleep(chance.choice((0.0, 0.0, 0.001, 0.005)))
-    connection.send(((image[None, :1, :1].astype(np.float32),), None))
-"""
-"""Answers at once or after a while, complains, ends or hangs, as chance has it."""
-
-
-@pytest.mark.slow
-def test_whatever_it_does_no_frame_waits_and_nothing_leaks(strong: Detector) -> None:
-    threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
-    worker = StrongWorker(
-        strong, "features", device="cpu", to=CPU, patience_s=0.5, program=(sys.executable, "-c", MOODY)
-    )
-    chance = random.Random(0)
-    slowest_s, lent = 0.0, 0
-    wait_for(lambda: worker.report.condition == "running")
-    for number in range(1000):
-        began_s = time.monotonic()
-        loan = worker.newest(0)
-        worker.offer(frame(number))
-        slowest_s = max(slowest_s, time.monotonic() - began_s)
-        if loan is not None:
-            assert loan.frame < number
-            # The answer belongs to the frame.
-            assert loan.late.features[0].flatten()[0] == loan.frame % 256  # type: ignore[index]
-            lent += 1
-        time.sleep(chance.choice((0.0, 0.002, 0.01)))
-    assert lent > 0 and worker.report.failures > 0
-    assert slowest_s < 0.5  # less than the worker's patience: nobody waited for a frame that hung
-    worker.close()
-    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == (threads, files)
