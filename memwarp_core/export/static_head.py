@@ -11,6 +11,9 @@ from memwarp_core.models.heads.rfcn import RFCNHead
 _LEAST_SIDE = 1e-3
 """Pixels; torchvision's region proposal network drops what is thinner."""
 
+_MOST_AT_ONCE = 3840
+"""TensorRT's TopK gives no more."""
+
 
 class StaticRFCNHead(RFCNHead):
     """The same boxes as RFCNHead's, of one image at a time.
@@ -24,18 +27,31 @@ class StaticRFCNHead(RFCNHead):
     ) -> Tensor:
         """See RFCNHead._propose; (1, config.proposals, 4)."""
         count = min(self.config.proposals_before_nms, objectness.shape[0])
-        scores, best = objectness.flatten().topk(count)
+        best = _places_of_largest(objectness.flatten(), count)
         boxes = clip_boxes_to_image(self.rpn.box_coder.decode_single(deltas[best], anchors[0][best]), image_size)
         thin = ((boxes[:, 2:] - boxes[:, :2]) < _LEAST_SIDE).any(1)
-        # Least probable of all, thin boxes suppress no others.
-        kept = nms(boxes, torch.where(thin, torch.zeros_like(scores), scores.sigmoid()), self.config.rpn_nms_threshold)
-        # An empty box behind the others stands for those that are missing, whose number only the image knows.
-        boxes = F.pad(torch.where(thin[:, None], torch.zeros_like(boxes), boxes), (0, 0, 0, 1))
-        missing = torch.full((self.config.proposals,), count, device=kept.device)
-        return boxes[torch.cat((kept, missing))[: self.config.proposals]][None]
+        boxes = torch.where(thin[:, None], torch.zeros_like(boxes), boxes)  # which overlap no others
+        places = torch.arange(count, device=boxes.device)
+        kept = nms(boxes, (count - places).float(), self.config.rpn_nms_threshold)
+        # Only the image knows how many are kept. Flags of all boxes have a fixed size, which TensorRT wants of results.
+        dropped = torch.ones(count, device=boxes.device).scatter(0, kept, 0.0).bool() | thin
+        boxes = torch.where(dropped[:, None], torch.zeros_like(boxes), boxes)
+        missing = max(0, self.config.proposals - count)
+        order = F.pad((places + count * dropped).float(), (0, missing), value=2 * count)
+        first = order.topk(self.config.proposals, largest=False).indices
+        return F.pad(boxes, (0, 0, 0, missing))[first][None]
 
     def _pool(self, maps: Tensor, rois: Tensor) -> Tensor:
         return psroi_pool_by_products(maps, rois, self.config.bins, self.spatial_scale)
+
+
+def _places_of_largest(scores: Tensor, count: int) -> Tensor:
+    """(count,), where the largest of the scores (N,) are, in their order."""
+    places = scores.topk(min(count, _MOST_AT_ONCE)).indices
+    if count <= _MOST_AT_ONCE:
+        return places
+    rest = _places_of_largest(scores.scatter(0, places, -torch.inf), count - _MOST_AT_ONCE)
+    return torch.cat((places, rest))
 
 
 def psroi_pool_by_products(features: Tensor, rois: Tensor, output_size: int, spatial_scale: float) -> Tensor:

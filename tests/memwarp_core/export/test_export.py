@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from memwarp_core.cli import app
 from memwarp_core.errors import ConfigError, ExportError
 from memwarp_core.evaluation.benchmark import moving_images
-from memwarp_core.export import OnnxDetector, check_onnx, export_onnx
+from memwarp_core.export import OnnxDetector, check_onnx, export_onnx, static_head
 from memwarp_core.export.check import compare
 from memwarp_core.export.static_head import StaticRFCNHead, psroi_pool_by_products
 from memwarp_core.export.step import TensorStep
@@ -51,7 +51,9 @@ def test_pooling_by_products_is_position_sensitive_pooling() -> None:
     torch.testing.assert_close(psroi_pool_by_products(features, rois, 3, 1 / 8), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_static_head_rates_the_boxes_of_the_head() -> None:
+@pytest.mark.parametrize("at_once", [100, 3840])
+def test_static_head_rates_the_boxes_of_the_head(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(static_head, "_MOST_AT_ONCE", at_once)
     detector = load_weights("rfcn-tiny")
     head = detector.head
     static = StaticRFCNHead(96, 8, 7, head.config).eval()
