@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from memwarp_core.errors import ExportError
-from memwarp_core.export.onnx_detector import OnnxDetector
+from memwarp_core.export.onnx_graph import load_onnx
 from memwarp_core.geometry.boxes import match_boxes
 from memwarp_core.models import Detector
 from memwarp_core.streaming.video_detector import VideoDetector
@@ -55,7 +55,7 @@ def check_onnx(detector: Detector, folder: Path, frames: Iterable[tuple[np.ndarr
         frames: (image, stamp_ns).
     Raises: ExportError if more than MOST_DIFFERING of the detections differ.
     """
-    exported = OnnxDetector(folder)
+    exported = load_onnx(folder)
     original = copy(detector)
     original.config = exported.config  # the one size of the export
     runs = [VideoDetector(network, "cpu", "fp32") for network in (original, exported)]

@@ -32,9 +32,9 @@ def load_detector(
     if backend == "onnx":
         if device not in ("auto", "cpu") or precision not in ("auto", "fp32"):
             raise ConfigError(f"backend onnx: expected device cpu and precision fp32, got {device} and {precision}.")
-        from memwarp_core.export.onnx_detector import OnnxDetector  # needs packages that most do without
+        from memwarp_core.export.onnx_graph import load_onnx  # needs packages that most do without
 
-        return VideoDetector(OnnxDetector(Path(name_or_path)), "cpu", "fp32")
+        return VideoDetector(load_onnx(Path(name_or_path)), "cpu", "fp32")
     if backend != "torch":
         raise ConfigError(f"backend {backend!r}: expected {' or '.join(BACKENDS)}.")
     return run_detector(load_weights(name_or_path), device, precision)

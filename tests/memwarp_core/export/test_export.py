@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from memwarp_core.cli import app
 from memwarp_core.errors import ConfigError, ExportError
 from memwarp_core.evaluation.benchmark import moving_images
-from memwarp_core.export import OnnxDetector, check_onnx, export_onnx, static_head
+from memwarp_core.export import check_onnx, export_onnx, load_onnx, static_head
 from memwarp_core.export.check import compare
 from memwarp_core.export.static_head import StaticRFCNHead, psroi_pool_by_products
 from memwarp_core.export.step import TensorStep
@@ -137,10 +137,10 @@ def test_an_export_of_other_weights_fails_its_check(exported: Path) -> None:
 
 def test_a_folder_without_or_with_broken_files_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="memwarp export"):
-        OnnxDetector(tmp_path)
+        load_onnx(tmp_path)
     (tmp_path / "step.onnx").write_bytes(b"cut off")
     with pytest.raises(ConfigError, match="cannot read it"):
-        OnnxDetector(tmp_path)
+        load_onnx(tmp_path)
 
 
 def test_the_backend_onnx_refuses_what_it_cannot_do(tmp_path: Path) -> None:

@@ -1,15 +1,15 @@
-"""Exported detectors behind the same door as those of PyTorch, run by onnxruntime."""
+"""Exported detectors behind the same door as those of PyTorch, whatever runs their graphs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
 from memwarp_core.errors import ConfigError
-from memwarp_core.export.onnx_file import ANTICIPATION_FILE, CONFIG_KEY, STEP_FILE, need_packages
+from memwarp_core.export.onnx_file import CONFIG_KEY
 from memwarp_core.models import Detector
 from memwarp_core.models.config import DetectorConfig
 from memwarp_core.models.detector import Step
@@ -19,25 +19,33 @@ from memwarp_core.models.parts import Evidence, Levels
 _State = dict[str, Tensor]
 
 
-class OnnxDetector(Detector):
-    """A detector whose step is an ONNX graph, for a VideoDetector on the CPU; see onnx_file.py.
+class Graph(Protocol):
+    """One of the exported graphs, ready to run."""
+
+    def zeros(self) -> dict[str, Tensor]:
+        """A tensor of zeros for each input."""
+
+    def run(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The outputs, by name, in tensors of their own."""
+
+
+class GraphDetector(Detector):
+    """A detector whose step is a graph, for a VideoDetector; onnx_file.py says what goes into it and comes out.
 
     Its parts are there for what they know of strides and sizes; they hold no weights.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, config: DetectorConfig, step: Graph, anticipation: Graph) -> None:
         """
         Args:
-            folder: that `export_onnx` wrote.
-        Raises: ConfigError if there are no such files in it, or onnxruntime is missing.
+            config: from the exported files; see `read_config`.
+            step, anticipation: the graphs of STEP_FILE and ANTICIPATION_FILE.
         """
-        need_packages("onnxruntime")
-        step, anticipation = _session(folder / STEP_FILE), _session(folder / ANTICIPATION_FILE)
         with torch.device("meta"):
-            super().__init__(_config(step, folder / STEP_FILE))
+            super().__init__(config)
         self._step, self._anticipation = step, anticipation
 
-    def _apply(self, fn: Any, recurse: bool = True) -> "OnnxDetector":
+    def _apply(self, fn: Any, recurse: bool = True) -> "GraphDetector":
         """There are no weights to be moved."""
         return self
 
@@ -59,12 +67,12 @@ class OnnxDetector(Detector):
         for entry in range(len(memory[0])):
             inputs = {f"features_{index}": level[entry : entry + 1] for index, level in enumerate(memory)}
             still = memory[0].new_zeros(1, 2, *memory[0].shape[-2:])
-            found.append(self._select(_run(self._anticipation, {"displacement": still, **inputs})))
+            found.append(self._select(self._anticipation.run({"displacement": still, **inputs})))
         return found
 
     def _step_one(self, state: _State | None, image: Tensor) -> Step:
         is_first = state is None
-        outputs = _run(self._step, {"image": image, **(_zeros(self._step) if state is None else state)})
+        outputs = self._step.run({**(self._step.zeros() if state is None else state), "image": image})
         features = tuple(value for name, value in outputs.items() if name.startswith("features_"))
         state = {name.removeprefix("next_"): value for name, value in outputs.items() if name.startswith("next_")}
         return Step(features, state, None if is_first else outputs.get("displacement"), found=[self._select(outputs)])
@@ -74,37 +82,22 @@ class OnnxDetector(Detector):
         return self.head.select(outputs["boxes"][0], outputs["scores"][0])
 
 
-def _session(path: Path) -> Any:
-    import onnxruntime
-
+def need_file(path: Path) -> None:
+    """
+    Raises: ConfigError if there is no such file.
+    """
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; expected a folder that `memwarp export MODEL --output FOLDER` wrote.")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime has a class of its own for each way to fail, and no common one
-        raise ConfigError(f"{path}: onnxruntime cannot read it ({error}); run `memwarp export` again.") from error
 
 
-def _config(session: Any, path: Path) -> DetectorConfig:
-    metadata = session.get_modelmeta().custom_metadata_map
+def read_config(metadata: Mapping[str, str], path: Path) -> DetectorConfig:
+    """The configuration in an exported file's metadata.
+
+    Raises: ConfigError if there is none, or it does not fit this version.
+    """
     if CONFIG_KEY not in metadata:
         raise ConfigError(f"{path}: the file has no {CONFIG_KEY!r} in its metadata; write it with `memwarp export`.")
     try:
         return DetectorConfig.model_validate_json(metadata[CONFIG_KEY])
     except ValidationError as error:
         raise ConfigError(f"{path}: the configuration inside does not fit this version: {error}") from error
-
-
-def _zeros(session: Any) -> _State:
-    """The state of a stream of which no frame was seen."""
-    dtypes = {"tensor(int64)": torch.int64, "tensor(float)": torch.float32}
-    return {one.name: torch.zeros(one.shape, dtype=dtypes[one.type]) for one in session.get_inputs()[1:]}
-
-
-def _run(session: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    arrays = {name: value.contiguous().numpy() for name, value in inputs.items()}
-    names = [one.name for one in session.get_outputs()]
-    return {name: torch.from_numpy(value) for name, value in zip(names, session.run(names, arrays), strict=True)}
