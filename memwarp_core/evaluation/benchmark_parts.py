@@ -52,8 +52,7 @@ class PartMeter:
         self._watch("warp + aggregation", network.memory, "step")
         self._watch("head", network.head, "detect")
         if isinstance(network.head, RFCNHead):
-            self._watch("NMS", network.head, "select")
-            self._watch("NMS", network.head.rpn, "filter_proposals")
+            self._watch("NMS", network.head, "choose_proposals", "select")
 
     @contextmanager
     def milliseconds(self) -> Iterator[dict[str, _Reading]]:

@@ -6,10 +6,7 @@ from torch import Tensor
 from torchvision.ops import clip_boxes_to_image, nms
 
 from memwarp_core.geometry.psroi_pool import bin_edges
-from memwarp_core.models.heads.rfcn import RFCNHead
-
-_LEAST_SIDE = 1e-3
-"""Pixels; torchvision's region proposal network drops what is thinner."""
+from memwarp_core.models.heads.rfcn import LEAST_SIDE, RFCNHead
 
 _MOST_AT_ONCE = 3840
 """TensorRT's TopK gives no more."""
@@ -29,7 +26,7 @@ class StaticRFCNHead(RFCNHead):
         count = min(self.config.proposals_before_nms, objectness.shape[0])
         best = _places_of_largest(objectness.flatten(), count)
         boxes = clip_boxes_to_image(self.rpn.box_coder.decode_single(deltas[best], anchors[0][best]), image_size)
-        thin = ((boxes[:, 2:] - boxes[:, :2]) < _LEAST_SIDE).any(1)
+        thin = ((boxes[:, 2:] - boxes[:, :2]) < LEAST_SIDE).any(1)
         boxes = torch.where(thin[:, None], torch.zeros_like(boxes), boxes)  # which overlap no others
         places = torch.arange(count, device=boxes.device)
         kept = nms(boxes, (count - places).float(), self.config.rpn_nms_threshold)

@@ -7,7 +7,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, concat_box_prediction_layers
-from torchvision.ops import Conv2dNormActivation, batched_nms, box_iou, clip_boxes_to_image
+from torchvision.ops import Conv2dNormActivation, batched_nms, box_iou, clip_boxes_to_image, nms, remove_small_boxes
 
 from memwarp_core.geometry import psroi_pool
 from memwarp_core.models.config import RFCNHeadConfig
@@ -16,6 +16,8 @@ from memwarp_core.models.parts import Head, Levels
 
 FOREGROUND_IOU = 0.5
 """A proposal that overlaps an object by this much has to find it; any other is background."""
+LEAST_SIDE = 1e-3
+"""Pixels; torchvision's region proposal network drops what is thinner."""
 
 
 class RFCNHead(Head):
@@ -125,9 +127,30 @@ class RFCNHead(Head):
         self, objectness: Tensor, deltas: Tensor, anchors: list[Tensor], image_size: tuple[int, int]
     ) -> Tensor:
         """The best proposals of each image, (B, config.proposals, 4), filled up with empty boxes."""
-        boxes = self.rpn.box_coder.decode(deltas.detach(), anchors).view(len(anchors), -1, 4)
-        found, _ = self.rpn.filter_proposals(boxes, objectness, [image_size] * len(boxes), [boxes.shape[1]])
+        batch = len(anchors)
+        scores = objectness.detach().view(batch, -1)
+        scores, best = scores.topk(min(self.config.proposals_before_nms, scores.shape[1]), 1)
+        codes = deltas.detach().view(batch, -1, 4).gather(1, best[..., None].expand(-1, -1, 4))
+        boxes = self.rpn.box_coder.decode_single(codes.flatten(0, 1), anchors[0][best.flatten()])
+        boxes = clip_boxes_to_image(boxes.view(batch, -1, 4), image_size)
+        found = [self.choose_proposals(*of_image) for of_image in zip(boxes, scores, strict=True)]
         return torch.stack([F.pad(of_image, (0, 0, 0, self.config.proposals - len(of_image))) for of_image in found])
+
+    def choose_proposals(self, boxes: Tensor, scores: Tensor) -> Tensor:
+        """
+        Args:
+            boxes, scores: (N, 4), xyxy, and (N,), of one image, best first.
+        Returns: (config.proposals or fewer, 4), best first, none of which overlaps a better one too much.
+        """
+        wide_enough = remove_small_boxes(boxes, LEAST_SIDE)
+        boxes, scores = boxes[wide_enough], scores[wide_enough]
+        # What is kept of the best is kept of all. A CPU compares boxes one by one; elsewhere counting would wait.
+        looked_at = 2 * self.config.proposals if boxes.device.type == "cpu" else len(boxes)
+        while True:
+            kept = nms(boxes[:looked_at], scores[:looked_at], self.config.rpn_nms_threshold)
+            if len(kept) >= self.config.proposals or looked_at >= len(boxes):
+                return boxes[kept[: self.config.proposals]]
+            looked_at *= 2
 
     def _vote(self, features: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Class logits (B, N, classes + 1) and box codes (B, N, 4) of boxes (B, N, 4): the means of their bins."""

@@ -1,6 +1,7 @@
 """What holds of R-FCN's head alone; test_heads.py has what every head does."""
 
 import math
+from itertools import cycle
 from operator import itemgetter
 
 import pytest
@@ -42,7 +43,8 @@ def random_boxes(count: int, seed: int) -> Tensor:
 
 def propose(head: RFCNHead, monkeypatch: pytest.MonkeyPatch, *of_images: Tensor) -> None:
     """Let the region proposal network find these boxes."""
-    monkeypatch.setattr(head.rpn, "filter_proposals", lambda *_: (list(of_images), None))
+    boxes = cycle(of_images)
+    monkeypatch.setattr(head, "choose_proposals", lambda *_: next(boxes))
 
 
 def votes(head: RFCNHead, features: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,6 +107,21 @@ def test_proposals_read_the_first_half_of_the_channels_and_score_maps_the_second
     (of_maps,) = torch.autograd.grad(losses["classification"] + losses["box"], features)
     assert of_proposals[:, :32].any() and not of_proposals[:, 32:].any()
     assert of_maps[:, 32:].any() and not of_maps[:, :32].any()
+
+
+@pytest.mark.parametrize(("overlap", "spread"), [(0.05, 0.0), (0.05, 1.0), (0.7, 6.0)])
+def test_proposals_are_those_of_torchvision(overlap: float, spread: float) -> None:
+    """Few of the best are kept, or many; some boxes are thin, or outside of the image."""
+    head = RFCNHead(64, 8, CLASSES, CONFIG.model_copy(update={"rpn_nms_threshold": overlap}))
+    generator = torch.Generator().manual_seed(0)
+    anchors = [torch.cat((random_boxes(900, 0), random_boxes(900, 2) + 60))] * 2
+    objectness = torch.randn(2 * 1800, 1, generator=generator)
+    deltas = torch.randn(2 * 1800, 4, generator=generator) * torch.tensor([1.0, 1.0, spread, spread])
+    boxes = head.rpn.box_coder.decode(deltas, anchors).view(2, -1, 4)
+    of_images, _ = head.rpn.filter_proposals(boxes, objectness, [IMAGE_SIZE] * 2, [1800])
+    for proposals, expected in zip(head._propose(objectness, deltas, anchors, IMAGE_SIZE), of_images, strict=True):
+        torch.testing.assert_close(proposals[: len(expected)], expected, rtol=0, atol=0)
+        assert not proposals[len(expected) :].any()
 
 
 def test_detections_are_those_of_plain_loops_over_proposals_and_classes(
