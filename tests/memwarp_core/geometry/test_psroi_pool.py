@@ -1,4 +1,5 @@
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -8,6 +9,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from memwarp_core.geometry import psroi_pool
+
+
+@pytest.fixture(autouse=True, scope="module", params=[True, False], ids=["training", "running"])
+def with_gradients(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What is only run is pooled in another way."""
+    with torch.set_grad_enabled(request.param):
+        yield
 
 
 def plain_psroi_pool(features: Tensor, rois: Tensor, bins: int, spatial_scale: float) -> Tensor:
@@ -118,7 +126,8 @@ def test_gradients_are_those_of_finite_differences() -> None:
     torch.manual_seed(0)
     features = torch.randn(2, 8, 4, 5, dtype=torch.float64, requires_grad=True)
     rois = torch.tensor([[0, 3, 2, 30, 25], [1, -9, 4, 12, 60], [1, 8, 8, 8, 8], [0, 90, 90, 99, 99]]).double()
-    assert torch.autograd.gradcheck(lambda x: psroi_pool(x, rois, 2, 1 / 8), (features,))
+    with torch.enable_grad():
+        assert torch.autograd.gradcheck(lambda x: psroi_pool(x, rois, 2, 1 / 8), (features,))
 
 
 def test_a_single_cell_is_exact_far_from_the_origin_of_a_map_of_the_published_size() -> None:
