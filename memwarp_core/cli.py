@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from typer.core import TyperGroup
 
+from memwarp_core.big_buffers import keep_big_buffers
 from memwarp_core.data.simulation.config import SimulationConfig
 from memwarp_core.errors import ConfigError, DataError, MemwarpError
 
@@ -72,6 +73,7 @@ app.add_typer(bench, name="bench")
 
 def main() -> None:
     """The installed command. Exit codes: 0, 1 for an error, 2 for wrong usage, 130 when interrupted."""
+    keep_big_buffers()
     app()
 
 

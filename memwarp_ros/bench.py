@@ -30,7 +30,7 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray
 
 from memwarp_core import Detections
-from memwarp_ros.big_buffers import keep_big_buffers
+from memwarp_core.big_buffers import keep_big_buffers
 from memwarp_ros.conversions import image_to_rgb, ns_to_stamp, rgb_to_image, stamp_to_ns, to_detection_array
 from memwarp_ros.local_domain import local_domain
 from memwarp_ros.message_info import with_message_info

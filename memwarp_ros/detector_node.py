@@ -38,8 +38,8 @@ from std_srvs.srv import SetBool, Trigger
 from vision_msgs.msg import LabelInfo
 
 from memwarp_core import ConfigError, Detections, DetectorState, MemwarpError, load_detector
+from memwarp_core.big_buffers import keep_big_buffers
 from memwarp_core.streaming import VideoDetector
-from memwarp_ros.big_buffers import keep_big_buffers
 from memwarp_ros.camera import Camera, Frame
 from memwarp_ros.conversions import to_label_info
 from memwarp_ros.parameters import concerns_live, declare_parameters, live_parameters
