@@ -6,6 +6,8 @@ EXTRAS = {
     "simulate": ["mujoco>=3.2"],
     "train": ["lightning>=2.4", "filelock"],
     "export": ["onnx>=1.16", "onnxscript>=0.2", "onnxruntime>=1.18"],
+    # The newest one is made for the newest CUDA; tensorrt-cu12 is for torch with CUDA 12.
+    "tensorrt": ["tensorrt>=8.6,<12", "onnx>=1.16"],
     "evaluate": ["pycocotools>=2.0.8", "matplotlib>=3.8", "jinja2"],
 }
 TEST = ["pytest>=8", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff", "mypy", "mcap"]
@@ -34,7 +36,7 @@ setup(
     extras_require={
         **EXTRAS,
         "test": TEST,
-        "all": sorted({requirement for extra in [*EXTRAS.values(), TEST] for requirement in extra}),
+        "all": sorted({one for name, extra in EXTRAS.items() if name != "tensorrt" for one in extra} | set(TEST)),
     },
     entry_points={"console_scripts": ["memwarp = memwarp_core.cli:main"]},
 )

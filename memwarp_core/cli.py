@@ -90,6 +90,14 @@ class Backend(str, enum.Enum):
 
     TORCH = "torch"
     ONNX = "onnx"
+    TENSORRT = "tensorrt"
+
+
+class ExportPrecision(str, enum.Enum):
+    """In which `memwarp export` lets convolutions compute; see export/half.py."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
 
 
 class SimulatedFormat(str, enum.Enum):
@@ -139,8 +147,8 @@ def detect(
     model: Annotated[
         str,
         typer.Option(
-            help="A name that `memwarp models` lists, or a .safetensors file; for onnx, a folder that `memwarp export` "
-            "wrote."
+            help="A name that `memwarp models` lists, or a .safetensors file; for onnx and tensorrt, a folder that "
+            "`memwarp export` wrote."
         ),
     ] = "memnet-tiny",
     backend: Annotated[Backend, typer.Option(help="What runs the model; docs/export.md.")] = Backend.TORCH,
@@ -676,20 +684,40 @@ def models() -> None:
 
 @app.command()
 def export(
-    model: Annotated[str, typer.Argument(help="A name that `memwarp models` lists, or a .safetensors file.")],
+    model: Annotated[
+        str | None, typer.Argument(help="A name that `memwarp models` lists, or a .safetensors file.")
+    ] = None,
+    *,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for step.onnx and anticipation.onnx.")],
     width: Annotated[int, typer.Option(min=32, help="Width of the camera's images.")] = 320,
     height: Annotated[int, typer.Option(min=32, help="Height of the camera's images.")] = 192,
+    precision: Annotated[
+        ExportPrecision, typer.Option(help="Of the convolutions; fp16 is for GPUs.")
+    ] = ExportPrecision.FP32,
     check: Annotated[
         Path | None,
         typer.Option(metavar="INPUT", help="A video, folder of images or bag to check with, instead of noise."),
     ] = None,
+    build_only: Annotated[
+        bool,
+        typer.Option("--build-only", help="Instead: build the TensorRT engines of the files in --output, on this GPU."),
+    ] = False,
+    device: Annotated[str, typer.Option(help="Of --build-only: auto, cuda:0, ...")] = "auto",
 ) -> None:
     """Write a detector as ONNX: one step with its memory as inputs and outputs, and the head for anticipation.
 
     What onnxruntime makes of the files is compared with PyTorch over a clip, and the command fails if it is not the
     same. docs/export.md says what goes in and comes out.
     """
+    if build_only == (model is not None):
+        raise typer.BadParameter("expected either a model, or --build-only with files that are in --output already.")
+    if model is None:
+        from memwarp_core.export import load_tensorrt
+        from memwarp_core.export.engine_cache import cache_folder
+
+        load_tensorrt(output, device)
+        _OUTPUT.print(f"the engines of {output} are in {cache_folder()}", highlight=False, soft_wrap=True)
+        return
     from memwarp_core.data.open_clip import open_clip
     from memwarp_core.evaluation.benchmark import moving_images
     from memwarp_core.export import check_onnx, export_onnx
@@ -697,7 +725,7 @@ def export(
 
     clip = None if check is None else open_clip(check)
     detector = load_weights(model)
-    written = export_onnx(detector, output, (height, width))
+    written = export_onnx(detector, output, (height, width), precision.value)
     # ClockNet's slowest axis ticks for the second time in the ninth frame.
     noise = islice(moving_images((height, width)), 10)
     frames = noise if clip is None else ((frame.image, frame.stamp_ns) for frame in _with_progress(clip))

@@ -18,4 +18,4 @@ class StaleFrameError(MemwarpError, ValueError):
 
 
 class ExportError(MemwarpError):
-    """An exported detector does not say what the original says."""
+    """An exported detector does not say what the original says, or a runtime cannot use it."""

@@ -55,11 +55,15 @@ _DESCRIPTORS = {
         read_only=True,
     ),
     "model": ParameterDescriptor(
-        description="A shipped model by name, or the path of a weights file (.safetensors); for backend onnx, the "
-        "folder that `memwarp export` wrote.",
+        description="A shipped model by name, or the path of a weights file (.safetensors); for the backends onnx "
+        "and tensorrt, the folder that `memwarp export` wrote.",
         read_only=True,
     ),
-    "backend": _choice("What runs the model: torch, or onnxruntime (on the CPU).", *BACKENDS),
+    "backend": _choice(
+        "What runs the model: torch; onnx, on the CPU; or tensorrt, on a GPU, by engines that are built when there are "
+        "none yet, which may take minutes.",
+        *BACKENDS,
+    ),
     "device": ParameterDescriptor(
         description="Where the model runs: auto (the first GPU, else the CPU), cpu, cuda:0, ...", read_only=True
     ),

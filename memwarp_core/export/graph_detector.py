@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from memwarp_core.errors import ConfigError
-from memwarp_core.export.onnx_file import CONFIG_KEY
+from memwarp_core.export.onnx_file import CONFIG_KEY, PRECISION_KEY
 from memwarp_core.models import Detector
 from memwarp_core.models.config import DetectorConfig
 from memwarp_core.models.detector import Step
@@ -101,3 +101,19 @@ def read_config(metadata: Mapping[str, str], path: Path) -> DetectorConfig:
         return DetectorConfig.model_validate_json(metadata[CONFIG_KEY])
     except ValidationError as error:
         raise ConfigError(f"{path}: the configuration inside does not fit this version: {error}") from error
+
+
+def read_precision(metadata: Mapping[str, str], wanted: str, path: Path) -> str:
+    """What an exported file's convolutions compute in: "fp32" or "fp16".
+
+    Args:
+        wanted: one of these, or "auto" for what there is.
+    Raises: ConfigError if the file has another one.
+    """
+    precision = metadata.get(PRECISION_KEY, "fp32")
+    if wanted not in ("auto", precision):
+        raise ConfigError(
+            f"{path}: expected precision auto or {precision}, in which it was exported, got {wanted}; "
+            "`memwarp export --precision` writes others."
+        )
+    return precision

@@ -5,11 +5,13 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from memwarp_core.errors import ConfigError
+from memwarp_core.export.half import to_half
 from memwarp_core.export.step import TensorAnticipation, TensorStep
 from memwarp_core.files import write_whole
 from memwarp_core.models import Detector
@@ -19,6 +21,8 @@ STEP_FILE = "step.onnx"
 ANTICIPATION_FILE = "anticipation.onnx"
 CONFIG_KEY = "memwarp_config"
 """Where both files keep the detector's configuration, as JSON in their metadata."""
+PRECISION_KEY = "memwarp_precision"
+"""Where they say what the convolutions compute in."""
 OPSET = 18
 """GridSample needs 16; torch's exporter writes 18 without a conversion."""
 INSTALL = "pip install 'memwarp[export]'"
@@ -34,7 +38,9 @@ class ExportedDetector:
     """With the size that images have to be scaled to as its fixed_size."""
 
 
-def export_onnx(detector: Detector, folder: Path, image_size: tuple[int, int]) -> ExportedDetector:
+def export_onnx(
+    detector: Detector, folder: Path, image_size: tuple[int, int], precision: Literal["fp32", "fp16"] = "fp32"
+) -> ExportedDetector:
     """Write the files; TensorStep and TensorAnticipation say what goes into the graphs and comes out.
 
     Proposals are chosen inside of the graph, by the operator NonMaxSuppression, since the rest of the head runs on
@@ -44,6 +50,7 @@ def export_onnx(detector: Detector, folder: Path, image_size: tuple[int, int]) -
     Args:
         detector: as `load_weights` returns it.
         image_size: (height, width) of the camera's images. The graphs are for the one network size that they lead to.
+        precision: of the convolutions, see `to_half`; inputs and outputs are in single precision with both.
     Raises: ConfigError if a part cannot be exported, or the packages for it are missing.
     """
     need_packages("onnx", "onnxscript")
@@ -60,9 +67,11 @@ def export_onnx(detector: Detector, folder: Path, image_size: tuple[int, int]) -
     exported = ExportedDetector(step=folder / STEP_FILE, anticipation=folder / ANTICIPATION_FILE, config=config)
     image = {"image": torch.zeros(1, 3, height, width), "frame": state[0]}
     image |= dict(zip(step.state_shapes, state[1:], strict=True))
-    _write(exported.step, step, image, step.output_names, config)
+    metadata = {CONFIG_KEY: json.dumps(config.model_dump(mode="json")), PRECISION_KEY: precision}
+    _write(exported.step, step, image, step.output_names, metadata)
     anticipation = TensorAnticipation(step).eval()
-    _write(exported.anticipation, anticipation, {"displacement": displacement, **features}, ["boxes", "scores"], config)
+    moved = {"displacement": displacement, **features}
+    _write(exported.anticipation, anticipation, moved, ["boxes", "scores"], metadata)
     return exported
 
 
@@ -78,8 +87,10 @@ def need_packages(*names: str) -> None:
 
 
 def _write(
-    path: Path, module: nn.Module, inputs: dict[str, Tensor], output_names: Sequence[str], config: DetectorConfig
+    path: Path, module: nn.Module, inputs: dict[str, Tensor], output_names: Sequence[str], metadata: dict[str, str]
 ) -> None:
+    import onnx
+
     with warnings.catch_warnings():
         # torchvision's own, about how its nms is traced.
         warnings.simplefilter("ignore", FutureWarning)
@@ -93,5 +104,8 @@ def _write(
             verbose=False,
         )
     assert program is not None
-    program.model.metadata_props[CONFIG_KEY] = json.dumps(config.model_dump(mode="json"))
-    write_whole(path, lambda temporary: program.save(str(temporary)))
+    model = program.model_proto
+    onnx.helper.set_model_props(model, metadata)
+    if metadata[PRECISION_KEY] == "fp16":
+        to_half(model)
+    write_whole(path, lambda temporary: onnx.save(model, temporary))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from memwarp_core.errors import ConfigError
-from memwarp_core.export.graph_detector import GraphDetector, need_file, read_config
+from memwarp_core.export.graph_detector import GraphDetector, need_file, read_config, read_precision
 from memwarp_core.export.onnx_file import ANTICIPATION_FILE, STEP_FILE, need_packages
 
 _DTYPES = {"tensor(int64)": torch.int64, "tensor(float)": torch.float32}
@@ -29,15 +29,16 @@ class OnnxGraph:
         return {name: torch.from_numpy(value) for name, value in zip(names, outputs, strict=True)}
 
 
-def load_onnx(folder: Path) -> GraphDetector:
+def load_onnx(folder: Path, precision: str = "auto") -> GraphDetector:
     """The detector of a folder that `export_onnx` wrote, for a VideoDetector on the CPU.
 
-    Raises: ConfigError if there are no such files in it, or onnxruntime is missing.
+    Raises: ConfigError if there are no such files in it, or of another precision, or onnxruntime is missing.
     """
     need_packages("onnxruntime")
     step, anticipation = OnnxGraph(folder / STEP_FILE), OnnxGraph(folder / ANTICIPATION_FILE)
-    config = read_config(step.session.get_modelmeta().custom_metadata_map, folder / STEP_FILE)
-    return GraphDetector(config, step, anticipation)
+    metadata = step.session.get_modelmeta().custom_metadata_map
+    read_precision(metadata, precision, folder / STEP_FILE)
+    return GraphDetector(read_config(metadata, folder / STEP_FILE), step, anticipation)
 
 
 def _session(path: Path) -> Any:

@@ -87,7 +87,7 @@ def _find(name_or_path: str | Path) -> Path:
     if path.is_dir():
         raise ConfigError(
             f"{path}: expected a model's name or the path of a .safetensors file, got a folder; "
-            "one that `memwarp export` wrote runs with the backend onnx."
+            "one that `memwarp export` wrote runs with other backends, onnx or tensorrt."
         )
     raise ConfigError(
         f"model {str(name_or_path)!r}: neither a file nor a model that ships with memwarp "

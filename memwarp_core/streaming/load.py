@@ -8,8 +8,8 @@ from memwarp_core.models import Detector, load_weights
 from memwarp_core.streaming.split_detector import SplitVideoDetector
 from memwarp_core.streaming.video_detector import Precision, VideoDetector
 
-Backend = Literal["torch", "onnx"]
-"""What runs a detector: PyTorch, or onnxruntime what `memwarp export` wrote."""
+Backend = Literal["torch", "onnx", "tensorrt"]
+"""What runs a detector: PyTorch; or onnxruntime or TensorRT, what `memwarp export` wrote."""
 BACKENDS: tuple[str, ...] = get_args(Backend)
 
 
@@ -25,16 +25,23 @@ def load_detector(
         name_or_path: one of `available_models()`; a .safetensors file that `save_weights` wrote; or a detector of
             torchvision with a memory, such as "fasterrcnn_resnet50_fpn+memnet" (its published weights are downloaded).
         device: "auto" (the first GPU, else the CPU) or a torch device such as "cpu" or "cuda:1".
-        precision: "auto" is fp16 on a GPU and fp32 on a CPU.
-        backend: with "onnx", name_or_path is a folder that `memwarp export` wrote; onnxruntime runs it, on the CPU.
-    Raises: ConfigError for an unknown model, device or precision, or a file that does not fit.
+        precision: "auto" is fp16 on a GPU and fp32 on a CPU; with other backends than "torch", the exported files' own.
+        backend: with "onnx" and "tensorrt", name_or_path is a folder that `memwarp export` wrote; onnxruntime runs it
+            on the CPU, TensorRT on a GPU, by engines that are built when there are none yet (see engine_cache.py).
+    Raises:
+        ConfigError: an unknown model, device or precision, a file that does not fit, or a package that is missing.
+        ExportError: TensorRT cannot make an engine of a file.
     """
     if backend == "onnx":
-        if device not in ("auto", "cpu") or precision not in ("auto", "fp32"):
-            raise ConfigError(f"backend onnx: expected device cpu and precision fp32, got {device} and {precision}.")
+        if device not in ("auto", "cpu"):
+            raise ConfigError(f"backend onnx: expected device cpu, got {device}.")
         from memwarp_core.export.onnx_graph import load_onnx  # needs packages that most do without
 
-        return VideoDetector(load_onnx(Path(name_or_path)), "cpu", "fp32")
+        return VideoDetector(load_onnx(Path(name_or_path), precision), "cpu", "fp32")
+    if backend == "tensorrt":
+        from memwarp_core.export.tensorrt_graph import load_tensorrt
+
+        return VideoDetector(load_tensorrt(Path(name_or_path), device, precision), device, "fp32")
     if backend != "torch":
         raise ConfigError(f"backend {backend!r}: expected {' or '.join(BACKENDS)}.")
     return run_detector(load_weights(name_or_path), device, precision)

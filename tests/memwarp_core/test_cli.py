@@ -85,6 +85,7 @@ def test_detect_reads_a_folder_at_the_given_rate_and_writes_a_bag(runner: CliRun
         (["detect", "missing.mp4"], 1, "missing.mp4: no such file or folder"),
         (["detect", "{video}", "--model", "yolo"], 1, "neither a file nor a model"),
         (["detect", "{video}", "--device", "toaster"], 1, "toaster"),
+        (["export", "--output", "out"], 2, "--build-only"),
         (["detect", "{video}", "--backend", "onnx"], 1, "expected a folder that `memwarp export"),
         (["detect", "{video}", "--rate", "0"], 1, "frame rate must be above 0"),
         (["detect", "{video}", "--score", "2"], 2, "--score"),

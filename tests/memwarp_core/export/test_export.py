@@ -20,8 +20,10 @@ from memwarp_core.errors import ConfigError, ExportError
 from memwarp_core.evaluation.benchmark import moving_images
 from memwarp_core.export import check_onnx, export_onnx, load_onnx, static_head
 from memwarp_core.export.check import compare
+from memwarp_core.export.half import to_half
 from memwarp_core.export.static_head import StaticRFCNHead, psroi_pool_by_products
 from memwarp_core.export.step import TensorStep
+from memwarp_core.export.tensorrt_engine import check_types
 from memwarp_core.geometry import psroi_pool
 from memwarp_core.models import Detector, build_detector, load_weights
 from memwarp_core.models.systems import find_system
@@ -117,6 +119,7 @@ def test_graphs_are_standard_have_fixed_shapes_and_say_what_they_are(exported: P
     for name in ("step.onnx", "anticipation.onnx"):
         model = onnx.load(exported / name)
         onnx.checker.check_model(model)
+        check_types((exported / name).read_bytes(), exported / name)  # float64 above all
         assert [(one.domain, one.version) for one in model.opset_import] == [("", 18)]
         shapes = [one.type.tensor_type.shape.dim for one in (*model.graph.input, *model.graph.output)]
         assert all(dim.dim_value > 0 for shape in shapes for dim in shape)
@@ -124,6 +127,18 @@ def test_graphs_are_standard_have_fixed_shapes_and_say_what_they_are(exported: P
     assert sorted(file.name for file in exported.iterdir()) == ["anticipation.onnx", "step.onnx"]
     detector = load_detector(exported, backend="onnx")
     assert detector.config.name == "memnet-tiny" and detector.config.fixed_size == (192, 288)
+
+
+@pytest.mark.slow
+def test_half_precision_says_nearly_what_pytorch_says(exported: Path, tmp_path: Path) -> None:
+    for name in ("step.onnx", "anticipation.onnx"):
+        model = onnx.load(exported / name)
+        to_half(model)
+        onnx.checker.check_model(model, full_check=True)
+        onnx.save(model, tmp_path / name)
+        assert check_types((tmp_path / name).read_bytes(), tmp_path / name)
+        assert (tmp_path / name).stat().st_size < 0.9 * (exported / name).stat().st_size
+    assert check_onnx(load_weights("memnet-tiny"), tmp_path, frames(4)).detections > 100
 
 
 @pytest.mark.slow
@@ -146,9 +161,9 @@ def test_a_folder_without_or_with_broken_files_is_refused(tmp_path: Path) -> Non
 def test_the_backend_onnx_refuses_what_it_cannot_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="device cpu"):
         load_detector(tmp_path, device="cuda", backend="onnx")
-    with pytest.raises(ConfigError, match="torch or onnx"):
+    with pytest.raises(ConfigError, match="torch or onnx or tensorrt"):
         load_detector(tmp_path, backend="abacus")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="got a folder; one that `memwarp export` wrote runs with the backend onnx"):
+    with pytest.raises(ConfigError, match="got a folder; one that `memwarp export` wrote runs with other backends"):
         load_detector(tmp_path)
 
 
