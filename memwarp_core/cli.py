@@ -729,11 +729,11 @@ def export(
     # ClockNet's slowest axis ticks for the second time in the ninth frame.
     noise = islice(moving_images((height, width)), 10)
     frames = noise if clip is None else ((frame.image, frame.stamp_ns) for frame in _with_progress(clip))
-    difference = check_onnx(detector, output, frames)
+    now, later = check_onnx(detector, output, frames)
     _OUTPUT.print(
-        f"{written.step} and {written.anticipation.name}: of {difference.detections} detections at "
-        f"{difference.instants} instants {difference.differing} differ from PyTorch's, the others by at most "
-        f"{difference.box:.4f} pixels and {difference.score:.5f} in score",
+        f"{written.step} and {written.anticipation.name}: {now.differing} of {now.detections} detections in "
+        f"{now.instants} frames differ from PyTorch's, and {later.differing} of {later.detections} anticipated ones; "
+        f"the others by at most {max(now.box, later.box):.4f} pixels and {max(now.score, later.score):.5f} in score",
         highlight=False,
         soft_wrap=True,
     )

@@ -35,14 +35,15 @@ class GraphDetector(Detector):
     Its parts are there for what they know of strides and sizes; they hold no weights.
     """
 
-    def __init__(self, config: DetectorConfig, step: Graph, anticipation: Graph) -> None:
+    def __init__(self, config: DetectorConfig, precision: str, step: Graph, anticipation: Graph) -> None:
         """
         Args:
-            config: from the exported files; see `read_config`.
+            config, precision: from the exported files; see `read_config` and `read_precision`.
             step, anticipation: the graphs of STEP_FILE and ANTICIPATION_FILE.
         """
         with torch.device("meta"):
             super().__init__(config)
+        self.precision = precision
         self._step, self._anticipation = step, anticipation
 
     def _apply(self, fn: Any, recurse: bool = True) -> "GraphDetector":

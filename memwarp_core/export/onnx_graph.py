@@ -37,8 +37,8 @@ def load_onnx(folder: Path, precision: str = "auto") -> GraphDetector:
     need_packages("onnxruntime")
     step, anticipation = OnnxGraph(folder / STEP_FILE), OnnxGraph(folder / ANTICIPATION_FILE)
     metadata = step.session.get_modelmeta().custom_metadata_map
-    read_precision(metadata, precision, folder / STEP_FILE)
-    return GraphDetector(read_config(metadata, folder / STEP_FILE), step, anticipation)
+    precision = read_precision(metadata, precision, folder / STEP_FILE)
+    return GraphDetector(read_config(metadata, folder / STEP_FILE), precision, step, anticipation)
 
 
 def _session(path: Path) -> Any:

@@ -84,7 +84,7 @@ def load_tensorrt(folder: Path, device: str = "auto", precision: str = "auto") -
     config = read_config(metadata, folder / STEP_FILE)
     precision = read_precision(metadata, precision, folder / STEP_FILE)
     graphs = [_graph(folder / name, config, precision, trt.__version__, gpu) for name in (STEP_FILE, ANTICIPATION_FILE)]
-    return GraphDetector(config, *graphs)
+    return GraphDetector(config, precision, *graphs)
 
 
 def _graph(path: Path, config: DetectorConfig, precision: str, version: str, gpu: torch.device) -> TensorrtGraph:
