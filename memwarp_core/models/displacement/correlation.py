@@ -1,5 +1,7 @@
 """Displacements from the detector's own early features."""
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -93,8 +95,10 @@ class CorrelationDisplacement(Displacement):
         # Under autocast, half precision would round the coordinates.
         with torch.autocast(current.device.type, enabled=False):
             similarity = similarity.to(torch.promote_types(similarity.dtype, torch.float32))
-            outside = _outside(height, width, self.radius, similarity.device)
-            weights = similarity.masked_fill(outside, float("-inf")).softmax(dim=2)
+            window = (_window if torch.compiler.is_compiling() else _kept_window)(
+                height, width, self.radius, similarity.dtype, similarity.device
+            )
+            weights = (similarity + window).softmax(dim=2)
             places = _places(height, width, similarity)
             expected, second_moment = (weights @ torch.cat((places, places.square()), dim=1)).chunk(2, dim=2)
             variance = (second_moment - expected.square()).clamp(min=0)
@@ -127,13 +131,20 @@ def _look_up(similarity: Tensor, places: Tensor) -> Tensor:
     return near.view(-1, height, width, len(offsets) ** 2).permute(0, 3, 1, 2)
 
 
-def _outside(height: int, width: int, radius: int, device: torch.device) -> Tensor:
-    """(H * W, H * W), bool, whether two cells are more than the radius apart in x or in y."""
-    ys, xs = torch.arange(height, device=device), torch.arange(width, device=device)
-    far_y = (ys[:, None] - ys).abs() > radius
-    far_x = (xs[:, None] - xs).abs() > radius
+def _window(height: int, width: int, radius: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(H * W, H * W), what to add to similarities: -inf for cells that are more than the radius apart in x or in y."""
+
+    def of_axis(cells: int) -> Tensor:
+        places = torch.arange(cells, device=device)
+        far = (places[:, None] - places).abs() > radius
+        return torch.zeros(cells, cells, dtype=dtype, device=device).masked_fill(far, float("-inf"))
+
     # Per axis first: differences of all pairs of cells would cost more than the correlation itself.
-    return (far_y[:, None, :, None] | far_x[None, :, None, :]).view(height * width, height * width)
+    return (of_axis(height)[:, None, :, None] + of_axis(width)[None, :, None, :]).view(height * width, height * width)
+
+
+_kept_window = lru_cache(maxsize=2)(_window)
+"""Up to 64 MiB each; in every frame anew, it would cost as much as the rest of the comparison."""
 
 
 def _places(height: int, width: int, like: Tensor) -> Tensor:

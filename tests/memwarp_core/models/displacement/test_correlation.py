@@ -112,3 +112,13 @@ def test_gradients_are_those_of_finite_differences(features: MakeFeatures) -> No
     torch.nn.init.normal_(part.refine[-1].weight)  # type: ignore[arg-type]
     current, past = torch.randn(2, 1, 2, 3, 2).double().requires_grad_()
     assert torch.autograd.gradcheck(part, (current, past))
+
+
+def test_it_learns_after_it_was_run(features: MakeFeatures) -> None:
+    """What is kept of the size of a map from inference can be used in training."""
+    part = CorrelationDisplacement(features(), CorrelationConfig(channels=16, radius=2))
+    current, past = torch.randn(2, 1, 16, 7, 9)
+    with torch.inference_mode():
+        part(current, past)
+    part(current, past.requires_grad_()).sum().backward()
+    assert part.refine[-1].bias.grad.ne(0).all()
