@@ -13,15 +13,20 @@ def propagate_boxes(boxes_xyxy: Tensor, displacement: Tensor, stride: float) -> 
 
     Args:
         boxes_xyxy: (..., N, 4), image pixels, in the frame that the displacement is indexed by.
-        displacement: (..., 2, H, W), x then y, backward, pixels of the map; a field per image or horizon.
+        displacement: (..., 2, H, W), x then y, backward, pixels of the map; a field per image or horizon. Leading
+            dimensions of the two are broadcast.
         stride: image pixels per map pixel.
     Returns: (..., N, 4), the boxes where their contents came from moves on to: each shifted by minus the mean.
     """
     height, width = displacement.shape[-2:]
     x1, y1, x2, y2 = boxes_xyxy.detach().unbind(-1)
-    inside = (_between(y1, y2, height, stride)[..., :, None] & _between(x1, x2, width, stride)[..., None, :]).float()
-    count = inside.sum((-2, -1)).clamp(min=1)
-    mean = (inside[..., None, :, :] * displacement[..., None, :, :, :]).sum((-2, -1)) / count[..., None]
+    rows = _between(y1, y2, height, stride).to(displacement.dtype)  # (..., N, H)
+    columns = _between(x1, x2, width, stride).to(displacement.dtype)  # (..., N, W)
+    # Sums over rows are one product for all boxes, which half precision would round.
+    with torch.autocast(displacement.device.type, enabled=False):
+        of_rows = (rows @ displacement.movedim(-3, -2).flatten(-2)).unflatten(-1, (2, width))
+    count = (rows.sum(-1) * columns.sum(-1)).clamp(min=1)
+    mean = (of_rows * columns[..., None, :]).sum(-1) / count[..., None]
     shift = mean * stride
     return boxes_xyxy - torch.cat((shift, shift), dim=-1)
 

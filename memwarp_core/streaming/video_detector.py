@@ -205,10 +205,7 @@ class VideoDetector:
         ages_s = [(stamp - state.stamp_ns) / 1e9 for stamp in stamps]
         totals = predict_displacement(state.motions, ages_s, how.motion)
         if how.source == "boxes":
-            return [
-                self._propagate(state.detections, total[0], stamp, state.image_size)
-                for total, stamp in zip(totals, stamps, strict=True)
-            ]
+            return self._propagate(state.detections, torch.cat(totals), stamps, state.image_size)
         moved = warp_levels(_repeat(state.features, len(stamps)), splat(torch.cat(totals)))
         return self._detect(moved, stamps, [state.image_size] * len(stamps))
 
@@ -266,7 +263,7 @@ class VideoDetector:
             found = []
             for state, of_stream, stamp_ns, size in zip(states, motions, stamps_ns, sizes, strict=True):
                 assert state.detections is not None
-                found.append(self._propagate(state.detections, of_stream[0].displacement[0], stamp_ns, size))
+                found += self._propagate(state.detections, of_stream[0].displacement, [stamp_ns], size)
         else:
             together = tuple(torch.cat(level) for level in zip(*memories, strict=True))
             looked = [of_image for one in advanced for of_image in one.found or ()]
@@ -330,14 +327,23 @@ class VideoDetector:
             for of_image, stamp_ns, size in zip(found, stamps_ns, sizes, strict=True)
         ]
 
-    def _propagate(self, detections: Detections, total: Tensor, stamp_ns: int, size: tuple[int, int]) -> Detections:
-        """Box propagation (section 5.2): the same boxes, moved with what is inside them; gone ones are dropped."""
+    def _propagate(
+        self, detections: Detections, totals: Tensor, stamps_ns: Sequence[int], size: tuple[int, int]
+    ) -> list[Detections]:
+        """Box propagation (section 5.2): the same boxes, moved with what is inside them; gone ones are dropped.
+
+        Args:
+            totals: (T, 2, H, W), a field for each of the stamps.
+        """
         height, width = self._network_size(size)
         boxes = _scale_boxes(detections.boxes_xyxy, width / size[1], height / size[0])
-        moved = propagate_boxes(boxes, total, self.network.features.strides[0]).clamp(min=0)
-        moved = self._to_source(moved, size)
-        visible = (moved[:, 2:] > moved[:, :2]).all(dim=1)
-        return replace(detections, boxes_xyxy=moved, stamp_ns=stamp_ns).select(visible)
+        moved = propagate_boxes(boxes, totals, self.network.features.strides[0]).clamp(min=0)  # (T, N, 4)
+        moved = self._to_source(moved.flatten(0, 1), size).view_as(moved)
+        visible = (moved[..., 2:] > moved[..., :2]).all(-1)
+        return [
+            replace(detections, boxes_xyxy=there, stamp_ns=stamp_ns).select(seen)
+            for there, stamp_ns, seen in zip(moved, stamps_ns, visible, strict=True)
+        ]
 
     def _move(
         self, boxes: Tensor, total: Tensor, state: DetectorState, how: Callable[[Tensor, Tensor, float], Tensor]
