@@ -18,6 +18,7 @@ from memwarp_core.errors import ConfigError, DataError
 from memwarp_core.evaluation.benchmark import benchmark, moving_images, random_detector
 from memwarp_core.evaluation.benchmark_parts import measure_roof
 from memwarp_core.files import write_bytes_whole, write_whole
+from memwarp_core.models.config import AnticipationConfig
 from memwarp_core.models.systems import find_system
 from memwarp_core.streaming import VideoDetector
 
@@ -39,8 +40,9 @@ def run_benchmark(
         sweep: the causal system whose cost over stream length, horizons, cameras and sizes is measured.
         stream_frames: length of its stream.
     Returns: what goes into the JSON file: "environment", "roof", "systems" (Timing), and for the swept system
-        "stream", "horizons", "cameras" and "sizes", lists of {"at", "median_ms", "p95_ms"}; of horizons all of one
-        call of `anticipate`, of cameras the time per image; and "peak_memory_bytes" of all of it.
+        "stream", "horizons", "moved_boxes" (the horizons again, by moving boxes), "cameras" and "sizes", lists of
+        {"at", "median_ms", "p95_ms"}; of horizons all of one call of `anticipate`, of cameras the time per image; and
+        "peak_memory_bytes" of all of it.
     """
     config = find_system(sweep).config
     detector = random_detector(config, size, device)
@@ -59,7 +61,7 @@ def run_benchmark(
         "roof": asdict(roof),
         "systems": [asdict(timing) for timing in timings],
         "stream": _over_stream(detector, size, stream_frames),
-        "horizons": _over_horizons(detector, size, frames),
+        **_over_horizons(detector, size, frames),
         "cameras": _over_cameras(detector, size, frames),
         "sizes": _in_turns(
             {
@@ -125,16 +127,23 @@ def _over_stream(detector: VideoDetector, size: tuple[int, int], frames: int) ->
     return [_spread(int(end), piece) for end, piece in zip(ends, pieces, strict=True)]
 
 
-def _over_horizons(detector: VideoDetector, size: tuple[int, int], frames: int) -> list[dict[str, Any]]:
+def _over_horizons(detector: VideoDetector, size: tuple[int, int], frames: int) -> dict[str, list[dict[str, Any]]]:
+    """By the model's own way and by moving boxes, in turns with its step."""
     state = detector.start()
     for image, stamp_ns in islice(moving_images(size), 6):
         _, state = detector.step(image, stamp_ns, state)
 
-    def anticipate(horizons: int) -> Callable[[], object]:
-        return lambda: [one.cpu() for one in detector.anticipate(state, [0.05 * (1 + i) for i in range(horizons)])]
+    def anticipate(count: int, how: AnticipationConfig) -> Callable[[], object]:
+        horizons_s = [0.05 * (1 + index) for index in range(count)]
+        return lambda: [one.cpu() for one in detector.anticipate(state, horizons_s, how)]
 
-    runs: dict[Any, Callable[[], object]] = {"step": _steps(detector, size)}
-    return _in_turns({**runs, **{count: anticipate(count) for count in HORIZONS}}, frames)
+    own = detector.config.anticipation
+    ways = {"horizons": own, "moved_boxes": own.model_copy(update={"source": "boxes"})}
+    runs: dict[Any, Callable[[], object]] = {("horizons", "step"): _steps(detector, size)}
+    for key, how in ways.items():
+        runs.update({(key, count): anticipate(count, how) for count in HORIZONS})
+    rows = _in_turns(runs, frames)
+    return {key: [{**row, "at": row["at"][1]} for row in rows if row["at"][0] == key] for key in ways}
 
 
 def _over_cameras(detector: VideoDetector, size: tuple[int, int], frames: int) -> list[dict[str, Any]]:
@@ -219,7 +228,13 @@ def _tables(report: dict[str, Any]) -> str:
             work = f"{part['flops'] / 1e9:.2f} | {part['bytes'] / 1e6:.1f} | {part['of_roof']:.0%}"
             lines.append(f"| {of['name']} | {part['name']} | {part['median_ms']:.1f} | {work} |")
     lines += ["", f"| {report['sweep']} | at | ms | p95 |", "| --- | --- | --- | --- |"]
-    names = {"stream": "up to frame", "horizons": "horizons", "cameras": "cameras, per image", "sizes": "size"}
+    names = {
+        "stream": "up to frame",
+        "horizons": "horizons",
+        "moved_boxes": "horizons, boxes moved",
+        "cameras": "cameras, per image",
+        "sizes": "size",
+    }
     for key, name in names.items():
         for row in report[key]:
             lines.append(f"| {name} | {row['at']} | {row['median_ms']:.1f} | {row['p95_ms']:.1f} |")
@@ -252,6 +267,7 @@ def _draw(report: dict[str, Any], path: Path) -> None:
     )
     step, *of_horizons = report["horizons"]
     _line(horizons, of_horizons)
+    _line(horizons, report["moved_boxes"], "boxes moved, ")
     horizons.axhline(0.3 * step["median_ms"], color="gray", linestyle=":", label="0.3 of a step")
     horizons.axhline(step["median_ms"], color="gray", linestyle="--", label="a step")
     horizons.set(xlabel="horizons together", ylabel="milliseconds", title="anticipation")
@@ -273,7 +289,7 @@ def _draw(report: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _line(axes: Any, rows: Sequence[dict[str, Any]]) -> None:
+def _line(axes: Any, rows: Sequence[dict[str, Any]], what: str = "") -> None:
     at = [row["at"] for row in rows]
-    axes.plot(at, [row["median_ms"] for row in rows], marker="o", label="median")
-    axes.plot(at, [row["p95_ms"] for row in rows], marker=".", linewidth=0.8, label="p95")
+    axes.plot(at, [row["median_ms"] for row in rows], marker="o", label=f"{what}median")
+    axes.plot(at, [row["p95_ms"] for row in rows], marker=".", linewidth=0.8, label=f"{what}p95")
