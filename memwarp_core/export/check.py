@@ -22,8 +22,8 @@ MOST_DIFFERING = {"fp32": 0.005, "fp16": 0.02}
 """Share of the detections in the frames, by the precision of the export; docs/export.md has what was measured. Pooling
 rounds regions to pixels, and suppression compares overlaps with a threshold: there the last bit of a sum decides, and
 all of a box may be another."""
-MOST_DIFFERING_LATER = 0.04
-"""Of what is anticipated. Behind the edge of a moved map nothing is seen, and boxes have equal scores."""
+MOST_DIFFERING_LATER = 0.02
+"""Of what is anticipated. Behind the edge of a moved map nothing is seen, and boxes have nearly equal scores."""
 HORIZON_S = 0.1
 
 

@@ -129,7 +129,10 @@ class RFCNHead(Head):
         """The best proposals of each image, (B, config.proposals, 4), filled up with empty boxes."""
         batch = len(anchors)
         scores = objectness.detach().view(batch, -1)
-        scores, best = scores.topk(min(self.config.proposals_before_nms, scores.shape[1]), 1)
+        best = scores.topk(min(self.config.proposals_before_nms, scores.shape[1]), 1).indices.sort(1).values
+        # Of equal scores, as where a moved map shows nothing, the first is first with every device and runtime.
+        scores, order = scores.gather(1, best).sort(dim=1, descending=True, stable=True)
+        best = best.gather(1, order)
         codes = deltas.detach().view(batch, -1, 4).gather(1, best[..., None].expand(-1, -1, 4))
         boxes = self.rpn.box_coder.decode_single(codes.flatten(0, 1), anchors[0][best.flatten()])
         boxes = clip_boxes_to_image(boxes.view(batch, -1, 4), image_size)

@@ -8,9 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.ops import clip_boxes_to_image
 
 from memwarp_core.geometry import psroi_pool
 from memwarp_core.models.config import RFCNHeadConfig
+from memwarp_core.models.heads.anchors import anchors_on
 from memwarp_core.models.heads.rfcn import RFCNHead, assign, hardest
 
 CLASSES = 3
@@ -33,6 +35,15 @@ def head() -> RFCNHead:
     torch.nn.init.normal_(head.class_maps.weight, std=0.5)
     torch.nn.init.normal_(head.box_maps.weight, std=0.5)
     return head
+
+
+def test_of_equal_scores_the_first_is_first(head: RFCNHead, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Tensor] = []
+    monkeypatch.setattr(head, "choose_proposals", lambda boxes, _: seen.append(boxes) or boxes)
+    nothing = (torch.zeros(1, 64, 12, 16),)
+    head.detect(nothing, IMAGE_SIZE)
+    (anchors,) = anchors_on(head.rpn.anchor_generator, nothing, IMAGE_SIZE)
+    torch.testing.assert_close(seen[0], clip_boxes_to_image(anchors, IMAGE_SIZE))
 
 
 def random_boxes(count: int, seed: int) -> Tensor:
