@@ -1,6 +1,7 @@
 """Displacements from the detector's own early features."""
 
 from functools import lru_cache
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,8 @@ MOST_CELLS = 4096
 """Larger maps are compared at a coarser resolution, since the number of pairs grows with the square."""
 _LOOKED_UP = 3
 """Similarities up to so many cells from the first estimate are looked at again."""
+_BLOCK = (24, 8)
+"""Rows and columns compared at a time, so that their similarities stay in the cache of a CPU core."""
 
 
 class CorrelationDisplacement(Displacement):
@@ -88,23 +91,12 @@ class CorrelationDisplacement(Displacement):
 
     def _compare(self, current: Tensor, past: Tensor) -> Tensor:
         """Displacements (B, 2, H, W) in cells of the embeddings' own map."""
-        height, width = current.shape[-2:]
-        # All pairs in one product, and a window by a mask, is faster than gathering windows on maps of this size.
-        query = F.normalize(current, dim=1) * self.log_temperature.exp()
-        similarity = query.flatten(2).transpose(1, 2) @ F.normalize(past, dim=1).flatten(2)
-        # Under autocast, half precision would round the coordinates.
-        with torch.autocast(current.device.type, enabled=False):
-            similarity = similarity.to(torch.promote_types(similarity.dtype, torch.float32))
-            window = (_window if torch.compiler.is_compiling() else _kept_window)(
-                height, width, self.radius, similarity.dtype, similarity.device
-            )
-            weights = (similarity + window).softmax(dim=2)
-            places = _places(height, width, similarity)
-            expected, second_moment = (weights @ torch.cat((places, places.square()), dim=1)).chunk(2, dim=2)
-            variance = (second_moment - expected.square()).clamp(min=0)
-            near = _look_up(similarity.unflatten(2, (height, width)), expected)
-        first = (expected - places).transpose(1, 2).unflatten(2, (height, width))
-        spread = variance.transpose(1, 2).unflatten(2, (height, width))
+        query, key = F.normalize(current, dim=1) * self.log_temperature.exp(), F.normalize(past, dim=1)
+        in_blocks = current.device.type == "cpu" and current.dtype == torch.float32 and not torch.is_grad_enabled()
+        if in_blocks and not torch.compiler.is_compiling():
+            first, spread, near = _match_blocks(query, key, self.radius)
+        else:
+            first, spread, near = _match_all(query, key, self.radius)
         return first + self.refine(torch.cat((current, near, first, spread), dim=1))
 
 
@@ -113,38 +105,123 @@ def _convolution(channels: int, dilation: int) -> tuple[nn.Module, nn.Module]:
     return convolution, nn.BatchNorm2d(channels)
 
 
+_Match = tuple[Tensor, Tensor, Tensor]
+"""Expected offsets in cells, x then y, (B, 2, H, W); their variances, (B, 2, H, W); and the similarities around the
+places that they lead to, (B, (2 * _LOOKED_UP + 1)^2, H, W), row by row."""
+
+
+def _match_all(query: Tensor, past: Tensor, radius: int) -> _Match:
+    """
+    Args:
+        query: (B, C, H, W), of the current frame, of the length of the softmax's inverse temperature.
+        past: (B, C, H, W), of length 1.
+        radius: largest offset, in cells.
+    """
+    height, width = query.shape[-2:]
+    # All pairs in one product, and a window by a mask, is faster than gathering windows on maps of this size.
+    similarity = query.flatten(2).transpose(1, 2) @ past.flatten(2)
+    # Under autocast, half precision would round the coordinates.
+    with torch.autocast(query.device.type, enabled=False):
+        similarity = similarity.to(torch.promote_types(similarity.dtype, torch.float32))
+        window = (_window if torch.compiler.is_compiling() else _kept_window)(
+            (0, height, 0, height), (0, width, 0, width), radius, similarity.dtype, similarity.device
+        )
+        weights = (similarity + window).softmax(dim=2)
+        places = _places(height, width, similarity)
+        expected, second_moment = (weights @ torch.cat((places, places.square()), dim=1)).chunk(2, dim=2)
+        variance = (second_moment - expected.square()).clamp(min=0)
+        near = _look_up(similarity.flatten(0, 1).unflatten(1, (height, width)), expected.flatten(0, 1))
+    first = (expected - places).transpose(1, 2).unflatten(2, (height, width))
+    spread = variance.transpose(1, 2).unflatten(2, (height, width))
+    return first, spread, near.view(-1, height, width, near.shape[1]).permute(0, 3, 1, 2)
+
+
+def _match_blocks(query: Tensor, past: Tensor, radius: int) -> _Match:
+    """What `_match_all` returns, faster on a CPU: by blocks that fit into its cache, and only with cells within reach.
+
+    Args: as for `_match_all`; float32.
+    """
+    batch, channels, height, width = query.shape
+    query, past = query.permute(0, 2, 3, 1), past.permute(0, 2, 3, 1)
+    found = query.new_empty(batch, height, width, 4 + (2 * _LOOKED_UP + 1) ** 2)
+    for rows, columns in product(_strips(height, _BLOCK[0], radius), _strips(width, _BLOCK[1], radius)):
+        (top, bottom, first_row, end_row), (left, right, first_column, end_column) = rows, columns
+        size, reach = (bottom - top, right - left), (end_row - first_row, end_column - first_column)
+        window = _kept_window_of_block(_from_zero(rows), _from_zero(columns), radius, query.dtype, query.device)
+        places = _places(*size, query) + query.new_tensor((left - first_column, top - first_row))
+        x, y = (torch.arange(cells, dtype=query.dtype) for cells in reversed(reach))
+        for index in range(batch):
+            block = query[index, top:bottom, left:right].reshape(-1, channels)
+            similarity = block @ past[index, first_row:end_row, first_column:end_column].reshape(-1, channels).T
+            weights = (similarity + window).softmax(dim=1).unflatten(1, reach)
+            moments = [
+                sums @ torch.stack((at, at.square()), dim=1) for sums, at in ((weights.sum(1), x), (weights.sum(2), y))
+            ]
+            expected, second_moment = torch.stack(moments, dim=2).unbind(1)
+            variance = (second_moment - expected.square()).clamp(min=0)
+            near = _look_up(similarity.unflatten(1, reach), expected)
+            of_block = torch.cat((expected - places, variance, near), dim=1)
+            found[index, top:bottom, left:right] = of_block.unflatten(0, size)
+    first, spread, near = found.permute(0, 3, 1, 2).split((2, 2, found.shape[-1] - 4), dim=1)
+    return first, spread, near
+
+
 def _look_up(similarity: Tensor, places: Tensor) -> Tensor:
     """The similarities around a place of each cell, bilinear, 0 outside the map.
 
     Args:
-        similarity: (B, H * W, H, W), of each cell of the current frame to all cells of the past one.
-        places: (B, H * W, 2), x then y in cells of the past frame.
-    Returns: (B, (2 * _LOOKED_UP + 1)^2, H, W), row by row.
+        similarity: (N, H, W), of each cell of the current frame to cells of the past one.
+        places: (N, 2), x then y in cells of the past frame.
+    Returns: (N, (2 * _LOOKED_UP + 1)^2), row by row.
     """
     height, width = similarity.shape[-2:]
     offsets = torch.arange(-_LOOKED_UP, _LOOKED_UP + 1, device=places.device, dtype=places.dtype)
     # grid_sample counts from -1, the centre of the first cell, to 1, that of the last.
-    x = (places[..., 0].reshape(-1, 1, 1) + offsets) * (2 / max(width - 1, 1)) - 1
-    y = (places[..., 1].reshape(-1, 1, 1) + offsets[:, None]) * (2 / max(height - 1, 1)) - 1
+    x = (places[:, :1, None] + offsets) * (2 / max(width - 1, 1)) - 1
+    y = (places[:, 1:, None] + offsets[:, None]) * (2 / max(height - 1, 1)) - 1
     grid = torch.stack(torch.broadcast_tensors(x, y), dim=-1)
-    near = F.grid_sample(similarity.reshape(-1, 1, height, width), grid, align_corners=True)
-    return near.view(-1, height, width, len(offsets) ** 2).permute(0, 3, 1, 2)
+    return F.grid_sample(similarity[:, None], grid, align_corners=True).flatten(1)
 
 
-def _window(height: int, width: int, radius: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(H * W, H * W), what to add to similarities: -inf for cells that are more than the radius apart in x or in y."""
+_Strip = tuple[int, int, int, int]
+"""Of rows or columns, the first and the one after the last in the current frame, and then those in the past one."""
 
-    def of_axis(cells: int) -> Tensor:
-        places = torch.arange(cells, device=device)
-        far = (places[:, None] - places).abs() > radius
-        return torch.zeros(cells, cells, dtype=dtype, device=device).masked_fill(far, float("-inf"))
+
+def _strips(cells: int, most: int, radius: int) -> list[_Strip]:
+    """Split the cells of an axis; similarities are looked up a little further away than the radius."""
+    reach = radius + _LOOKED_UP
+    firsts = range(0, cells, most)
+    ends = [min(first + most, cells) for first in firsts]
+    return [
+        (first, end, max(first - reach, 0), min(end + reach, cells)) for first, end in zip(firsts, ends, strict=True)
+    ]
+
+
+def _from_zero(strip: _Strip) -> _Strip:
+    """The same strip where its past cells begin at 0: most blocks of a map have the same window."""
+    first, end, first_past, end_past = strip
+    return first - first_past, end - first_past, 0, end_past - first_past
+
+
+def _window(rows: _Strip, columns: _Strip, radius: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What to add to similarities, -inf for cells that are more than the radius apart in x or in y.
+
+    Returns: (cells of the current frame, cells of the past one).
+    """
+
+    def of_axis(strip: _Strip) -> Tensor:
+        current, past = torch.arange(*strip[:2], device=device), torch.arange(*strip[2:], device=device)
+        far = (current[:, None] - past).abs() > radius
+        return torch.zeros(far.shape, dtype=dtype, device=device).masked_fill(far, float("-inf"))
 
     # Per axis first: differences of all pairs of cells would cost more than the correlation itself.
-    return (of_axis(height)[:, None, :, None] + of_axis(width)[None, :, None, :]).view(height * width, height * width)
+    return (of_axis(rows)[:, None, :, None] + of_axis(columns)[None, :, None, :]).flatten(2).flatten(0, 1)
 
 
 _kept_window = lru_cache(maxsize=2)(_window)
 """Up to 64 MiB each; in every frame anew, it would cost as much as the rest of the comparison."""
+_kept_window_of_block = lru_cache(maxsize=32)(_window)
+"""Up to 2 MiB each."""
 
 
 def _places(height: int, width: int, like: Tensor) -> Tensor:

@@ -122,3 +122,16 @@ def test_it_learns_after_it_was_run(features: MakeFeatures) -> None:
         part(current, past)
     part(current, past.requires_grad_()).sum().backward()
     assert part.refine[-1].bias.grad.ne(0).all()
+
+
+@pytest.mark.parametrize("size", [(30, 21), (24, 40), (5, 6)])
+def test_where_it_is_only_run_it_finds_the_same_by_blocks(features: MakeFeatures, size: tuple[int, int]) -> None:
+    part = CorrelationDisplacement(features(), CorrelationConfig(channels=16, radius=4)).eval()
+    seen = []
+    part.refine.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    current, past = torch.randn(2, 2, 16, *size)
+    part(current, past)
+    with torch.inference_mode():
+        part(current, past)
+    # Float32's rounding, of squares of coordinates and times the slope of the similarities.
+    torch.testing.assert_close(seen[1], seen[0], rtol=0, atol=2e-3)
