@@ -10,8 +10,10 @@ import resource
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,16 +24,17 @@ import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.callback_groups import CallbackGroup, MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.context import Context
-from rclpy.executors import Executor, MultiThreadedExecutor
+from rclpy.executors import Executor, ExternalShutdownException, ShutdownException, TimeoutException
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.logging import get_logger
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Task
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
@@ -69,7 +72,7 @@ class DetectorNode(LifecycleNode):
         self._live = live_parameters(self)
         self._detector: VideoDetector | None = None
         self._is_active = False
-        group = MutuallyExclusiveCallbackGroup()
+        group = self.image_group = MutuallyExclusiveCallbackGroup()
         self.cameras = [
             Camera(self, name, topic, settings=self.settings, live=self._live, group=group, on_image=self._on_image)
             for name, topic in self.settings.cameras.items()
@@ -308,10 +311,51 @@ def start_up(node: DetectorNode) -> bool:
 
 
 def make_executor(node: DetectorNode) -> Executor:
-    """Two threads: one for the image, one for everything else."""
-    executor = MultiThreadedExecutor(num_threads=2, context=node.context)
+    """One thread for the image; everything else is done by the one that spins."""
+    executor = _TwoThreads(node.image_group, node.context)
     executor.add_node(node)
     return executor
+
+
+class _TwoThreads(Executor):
+    """Calls back one group in a thread of its own, and everything else in the one that spins.
+
+    rclpy's MultiThreadedExecutor submits a callback again and again until a thread begins it. While images are
+    processed and a /clock ticks, thousands of them pile up, and an image takes seconds.
+
+    Args:
+        group: mutually exclusive.
+    """
+
+    def __init__(self, group: CallbackGroup, context: Context) -> None:
+        super().__init__(context=context)
+        self._group = group
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._error: Exception | None = None
+
+    def spin_once(self, timeout_sec: float | None = None) -> None:
+        """Wait for something to do, and do it or let the thread begin it. Raises: what a callback raised."""
+        try:
+            task, entity, _ = self.wait_for_ready_callbacks(timeout_sec=timeout_sec)
+        except (TimeoutException, ShutdownException, ExternalShutdownException):
+            return
+        if entity is not None and entity.callback_group is self._group:
+            self._thread.submit(self._call, task)
+            while not (task.executing() or task.done()):  # until then, rclpy would hand it out again
+                time.sleep(1e-4)
+        else:
+            self._call(task)
+        if self._error is not None:
+            raise self._error
+
+    def shutdown(self, timeout_sec: float | None = None) -> bool:
+        """See Executor; what the thread has begun ends first."""
+        self._thread.shutdown()
+        return super().shutdown(timeout_sec)
+
+    def _call(self, task: Task) -> None:
+        task()
+        self._error = self._error or task.exception()
 
 
 def spin_once(executor: Executor) -> None:

@@ -17,6 +17,7 @@ from rcl_interfaces.msg import ParameterType, ParameterValue
 from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Float64, Header
 from std_srvs.srv import SetBool, Trigger
@@ -249,6 +250,30 @@ def test_detections_now_are_unmoved_when_told_so_or_when_the_image_is_too_old(st
     refused = set_parameter(client, "delay_compensation", "full")
     assert not refused.successful
     assert "delay_compensation must be one of none, publish_delay, got 'full'" in refused.reason
+
+
+def test_images_are_answered_while_the_clock_of_a_recording_ticks(start_detector, client) -> None:
+    start_detector("-r", f"image:={TOPIC}", "-p", "use_sim_time:=true")
+    clock = client.publisher(Clock, "/clock")
+    camera = client.publisher(Image, TOPIC)
+    current = client.collect(Detection2DArray, "/detector/detections")
+    ticks, sent = iter(range(100_000)), []
+
+    def tick() -> None:
+        """As `ros2 bag play --clock 100`, and every 0.2 s an image."""
+        index = next(ticks)
+        now = ns_to_stamp(START_NS + index * 10_000_000)
+        clock.publish(Clock(clock=now))
+        if index % 20 == 0:
+            sent.append(rgb_to_image(scene(len(sent)), Header(stamp=now)))
+            camera.publish(sent[-1])
+
+    timer = client.node.create_timer(0.01, tick)
+    client.until(lambda: current, "the first answer")
+    sent_before, answered_before = len(sent), len(current)
+    client.until(lambda: len(sent) - sent_before >= 30, "images to be sent")
+    client.node.destroy_timer(timer)
+    assert len(current) - answered_before >= 20
 
 
 def test_horizons_change_while_the_node_runs(start_detector, client) -> None:
