@@ -16,13 +16,13 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 from sensor_msgs.msg import CameraInfo, CompressedImage
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
+from memwarp_core.data.bags import offered_qos
 from memwarp_ros import demo_topics
 from memwarp_ros.msg import AnticipatedDetections
 from memwarp_ros.parameters import horizon_name
@@ -64,7 +64,7 @@ class Recorder(Node):
             topic,
             f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}",
             typestore=self._types,
-            offered_qos_profiles=[_offered_qos(is_latched)],
+            offered_qos_profiles=[offered_qos(is_latched)],
         )
 
         def write(message: bytes, info: dict[str, int]) -> None:
@@ -88,23 +88,6 @@ def _known_types() -> Typestore:
             definitions |= get_types_from_msg(file.read_text(), f"{package}/msg/{file.stem}")
         types.register(definitions)
     return types
-
-
-def _offered_qos(is_latched: bool) -> Qos:
-    """What `ros2 bag play` shall offer for a topic."""
-    durability = QosDurability.TRANSIENT_LOCAL if is_latched else QosDurability.VOLATILE
-    for_ever = QosTime(2147483647, 4294967295)
-    return Qos(
-        QosHistory.KEEP_LAST,
-        1 if is_latched else 10,
-        QosReliability.RELIABLE,
-        durability,
-        for_ever,
-        for_ever,
-        QosLiveliness.AUTOMATIC,
-        for_ever,
-        False,
-    )
 
 
 class _Orders:

@@ -22,6 +22,7 @@ from typing import Any, cast
 import cv2
 import numpy as np
 from rosbags.highlevel import AnyReader
+from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
@@ -82,6 +83,23 @@ def make_typestore() -> Any:
             types.update(get_types_from_msg(definition, f"{package}/msg/{name}"))
     store.register(types)
     return store
+
+
+def offered_qos(is_latched: bool) -> Qos:
+    """What `ros2 bag play` shall offer for a topic; a latched one reaches who subscribes late, too."""
+    durability = QosDurability.TRANSIENT_LOCAL if is_latched else QosDurability.VOLATILE
+    for_ever = QosTime(2147483647, 4294967295)
+    return Qos(
+        QosHistory.KEEP_LAST,
+        1 if is_latched else 10,
+        QosReliability.RELIABLE,
+        durability,
+        for_ever,
+        for_ever,
+        QosLiveliness.AUTOMATIC,
+        for_ever,
+        False,
+    )
 
 
 class BagWriter:
@@ -294,7 +312,12 @@ class BagWriter:
 
     def _write(self, topic: str, kind: str, message: Any, log_time_ns: int) -> None:
         if topic not in self._connections:
-            self._connections[topic] = self._writer.add_connection(topic, kind, typestore=self._store)
+            self._connections[topic] = self._writer.add_connection(
+                topic,
+                kind,
+                typestore=self._store,
+                offered_qos_profiles=[offered_qos(is_latched=kind == LABEL_INFO_TYPE)],
+            )
         self._writer.write(self._connections[topic], log_time_ns, self._store.serialize_cdr(message, kind))
 
 

@@ -4,6 +4,8 @@ import cv2
 import numpy as np
 import pytest
 from mcap.reader import make_reader
+from rosbags.highlevel import AnyReader
+from rosbags.interfaces import QosDurability, QosReliability
 
 from memwarp_core.data.bags import BagWriter, read_bag
 from memwarp_core.errors import DataError
@@ -66,6 +68,18 @@ def test_the_independent_mcap_reader_finds_topics_types_and_stamps(tmp_path: Pat
     assert np.frombuffer(content[4:12], "<u4").tolist() == [1, 50_000_000]
     jpeg = np.frombuffer(content[content.index(b"\xff\xd8\xff") :], np.uint8)
     assert cv2.imdecode(jpeg, cv2.IMREAD_COLOR).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("part", ["", "walk.mcap"])
+def test_ros2_bag_play_shows_the_classes_to_late_subscribers(tmp_path: Path, frames: list[Frame], part: str) -> None:
+    path = write_bag(tmp_path / "walk", frames, compressed=True)
+    with AnyReader([path / part]) as reader:
+        offered = {one.topic: one.ext.offered_qos_profiles for one in reader.connections}
+    assert len(offered) == 4
+    for topic, (qos,) in offered.items():
+        assert qos.reliability == QosReliability.RELIABLE
+        is_latched = topic == "/ground_truth/label_info"
+        assert qos.durability == (QosDurability.TRANSIENT_LOCAL if is_latched else QosDurability.VOLATILE)
 
 
 def test_a_bag_without_ground_truth_has_frames_without_boxes(tmp_path: Path, frames: list[Frame]) -> None:
