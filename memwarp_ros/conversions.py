@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
+import torch
 from builtin_interfaces.msg import Duration, Time
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from sensor_msgs.msg import CompressedImage, Image
@@ -63,7 +64,7 @@ _MOST_PIXELS = 1 << 26
 """More than any camera of a robot has; a damaged message asks for more."""
 
 
-def stamp_to_ns(stamp: Time) -> int:
+def stamp_to_ns(stamp: Time | Duration) -> int:
     return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
@@ -119,6 +120,29 @@ def to_detection_array(detections: Detections, class_names: Sequence[str], heade
                 host.boxes_xyxy.tolist(), host.scores.tolist(), host.labels.tolist(), track_names(host), strict=True
             )
         ],
+    )
+
+
+def from_detection_array(message: Detection2DArray, class_names: Sequence[str]) -> Detections:
+    """What to_detection_array was given, in host memory, without tracks; rosbags' messages will do as well.
+
+    Raises: DataError for a class that is not among the names.
+    """
+    boxes, scores, labels = [], [], []
+    for one in message.detections:
+        x, y = one.bbox.center.position.x, one.bbox.center.position.y
+        half_width, half_height = one.bbox.size_x / 2, one.bbox.size_y / 2
+        boxes.append([x - half_width, y - half_height, x + half_width, y + half_height])
+        hypothesis = one.results[0].hypothesis
+        if hypothesis.class_id not in class_names:
+            raise DataError(f"expected a class of {', '.join(class_names)}, got {hypothesis.class_id!r}.")
+        scores.append(hypothesis.score)
+        labels.append(class_names.index(hypothesis.class_id))
+    return Detections(
+        boxes_xyxy=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        scores=torch.tensor(scores, dtype=torch.float32),
+        labels=torch.tensor(labels, dtype=torch.int64),
+        stamp_ns=stamp_to_ns(message.header.stamp),
     )
 
 

@@ -104,6 +104,11 @@ class Processes:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._children[name].wait(timeout_s)
 
+    def check(self, name: str) -> None:
+        """Raises: DemoError if a child has ended."""
+        if (code := self.exit_code(name)) is not None:
+            raise DemoError(f"the {name} ended with exit code {code}; its last output:\n{self._last_output(name)}")
+
     def exit_code(self, name: str) -> int | None:
         """None while it runs."""
         return self._children[name].poll()

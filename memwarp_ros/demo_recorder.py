@@ -3,7 +3,6 @@
 import argparse
 import json
 import shutil
-import struct
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -26,6 +25,7 @@ from memwarp_core.data.bags import offered_qos
 from memwarp_ros import demo_topics
 from memwarp_ros.msg import AnticipatedDetections
 from memwarp_ros.parameters import horizon_name
+from memwarp_ros.serialization import stamp_of
 
 
 class Recorder(Node):
@@ -70,9 +70,7 @@ class Recorder(Node):
         def write(message: bytes, info: dict[str, int]) -> None:
             self._writer.write(connection, info["received_timestamp"], message)
             if topic in self._newest_stamp_ns:
-                # Both types begin with a header; four bytes of CDR's encapsulation come before it.
-                seconds, nanoseconds = struct.unpack_from("<iI", message, 4)
-                self._newest_stamp_ns[topic] = seconds * 1_000_000_000 + nanoseconds
+                self._newest_stamp_ns[topic] = stamp_of(message)
 
         durability = DurabilityPolicy.TRANSIENT_LOCAL if is_latched else DurabilityPolicy.VOLATILE
         qos = QoSProfile(depth=200, durability=durability)

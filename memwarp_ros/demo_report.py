@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.table import Table
 from rosbags.highlevel import AnyReader
@@ -20,6 +19,7 @@ from memwarp_core.files import write_bytes_whole
 from memwarp_core.overlay import OverlayVideo
 from memwarp_core.types import Detections, Frame
 from memwarp_ros import demo_topics
+from memwarp_ros.conversions import from_detection_array, stamp_to_ns
 
 _STRIP_LENGTH = 6
 
@@ -64,18 +64,18 @@ def read_recording(path: Path) -> Recording:
             for connection, time_ns, raw in reader.messages([c for c in reader.connections if c.topic == topic])
         ]
     for topic, time_ns, message in messages:
-        stamp_ns = _to_ns(message.header.stamp)
+        stamp_ns = stamp_to_ns(message.header.stamp)
         if topic == demo_topics.LABEL_INFO:
             recording.class_names = tuple(one.class_name for one in message.class_map)
             recording.score_threshold = round(message.threshold, 6)
         elif topic == demo_topics.DETECTIONS:
-            recording.detections[stamp_ns] = _to_detections(message, recording.class_names)
+            recording.detections[stamp_ns] = from_detection_array(message, recording.class_names)
             recording.received_ns[stamp_ns] = time_ns
         else:
             recording.model = f"{message.model} {message.model_version}".strip()
-            recording.horizons_s = tuple(_to_ns(one.horizon) / 1e9 for one in message.horizons)
+            recording.horizons_s = tuple(stamp_to_ns(one.horizon) / 1e9 for one in message.horizons)
             recording.anticipated[stamp_ns] = [
-                _to_detections(one.detections, recording.class_names) for one in message.horizons
+                from_detection_array(one.detections, recording.class_names) for one in message.horizons
             ]
     if not recording.detections:
         raise DataError(f"{path}: the node published no detections; look into logs/node.log beside it.")
@@ -230,25 +230,3 @@ def _write_overlay(
 
 def _latencies_ms(recording: Recording) -> list[float]:
     return [(received - stamp) / 1e6 for stamp, received in recording.received_ns.items()]
-
-
-def _to_ns(time: Any) -> int:
-    """Of a builtin_interfaces Time or Duration."""
-    return int(time.sec) * 1_000_000_000 + int(time.nanosec)
-
-
-def _to_detections(message: Any, class_names: Sequence[str]) -> Detections:
-    """A recorded vision_msgs/Detection2DArray as Detections."""
-    boxes, scores, labels = [], [], []
-    for one in message.detections:
-        x, y = one.bbox.center.position.x, one.bbox.center.position.y
-        half_width, half_height = one.bbox.size_x / 2, one.bbox.size_y / 2
-        boxes.append([x - half_width, y - half_height, x + half_width, y + half_height])
-        scores.append(one.results[0].hypothesis.score)
-        labels.append(class_names.index(one.results[0].hypothesis.class_id))
-    return Detections(
-        boxes_xyxy=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-        scores=torch.tensor(scores, dtype=torch.float32),
-        labels=torch.tensor(labels, dtype=torch.int64),
-        stamp_ns=_to_ns(message.header.stamp),
-    )

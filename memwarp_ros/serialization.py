@@ -1,4 +1,5 @@
-"""Detections as bytes, ready to publish: what conversions.py makes of them, without the messages in between.
+"""Detections as bytes, ready to publish: what conversions.py makes of them, without the messages in between; and the
+stamps of messages that are bytes.
 
 rclpy takes the bytes of a serialized message in place of the message. Of a detection in vision_msgs only its box, score
 and name are ours; the rest, nine tenths of it a covariance of zeros, is always the same. To build that anew as Python
@@ -19,6 +20,7 @@ from memwarp_ros.conversions import stamp_to_ns, track_names
 
 _LITTLE_ENDIAN_CDR = b"\0\1\0\0"
 _STAMP = struct.Struct("<iI")
+_BIG_ENDIAN_STAMP = struct.Struct(">iI")
 _COUNT = struct.Struct("<I")
 _SCORE = struct.Struct("<d")
 _BOX = struct.Struct("<5d")
@@ -53,6 +55,24 @@ def serialize_anticipated(
         body += _stamp(later.stamp_ns)
         _add_detection_array(body, later, class_names, later.stamp_ns, header.frame_id)
     return _LITTLE_ENDIAN_CDR + body
+
+
+def stamp_of(message: bytes) -> int:
+    """The stamp in nanoseconds of a serialized message that begins with a header."""
+    seconds, nanoseconds = _stamp_in(message).unpack_from(message, len(_LITTLE_ENDIAN_CDR))
+    return seconds * _SECOND_NS + nanoseconds
+
+
+def with_stamp(message: bytes, stamp_ns: int) -> bytes:
+    """A serialized message that begins with a header, with another stamp."""
+    changed = bytearray(message)
+    _stamp_in(message).pack_into(changed, len(_LITTLE_ENDIAN_CDR), *divmod(stamp_ns, _SECOND_NS))
+    return bytes(changed)
+
+
+def _stamp_in(message: bytes) -> struct.Struct:
+    """A bag that was recorded elsewhere may be big-endian."""
+    return _STAMP if message[1] & 1 else _BIG_ENDIAN_STAMP
 
 
 def _add_detection_array(

@@ -15,6 +15,7 @@ from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from memwarp_core import DataError, Detections
 from memwarp_ros.conversions import (
+    from_detection_array,
     image_to_rgb,
     ns_to_stamp,
     rgb_to_image,
@@ -256,3 +257,25 @@ def test_label_info_maps_index_to_name() -> None:
     assert message.header == HEADER
     assert [(c.class_id, c.class_name) for c in message.class_map] == [(0, "ball"), (1, "crate"), (2, "barrel")]
     assert message.threshold == 0.25
+
+
+def test_detections_come_back_from_their_message() -> None:
+    given = Detections(
+        boxes_xyxy=torch.tensor([[1.0, 2.0, 11.5, 22.0], [3.0, 4.0, 5.0, 6.0]]),
+        scores=torch.tensor([0.75, 0.5]),
+        labels=torch.tensor([2, 0]),
+        stamp_ns=stamp_to_ns(HEADER.stamp),
+    )
+    back = from_detection_array(over_the_wire(to_detection_array(given, CLASS_NAMES, HEADER)), CLASS_NAMES)
+    assert back.stamp_ns == given.stamp_ns
+    for one, other in zip(
+        (back.boxes_xyxy, back.scores, back.labels), (given.boxes_xyxy, given.scores, given.labels), strict=True
+    ):
+        assert one.equal(other)
+
+
+def test_a_class_that_is_not_known_is_refused() -> None:
+    given = Detections(boxes_xyxy=torch.zeros(1, 4), scores=torch.ones(1), labels=torch.tensor([2]), stamp_ns=0)
+    message = to_detection_array(given, CLASS_NAMES, HEADER)
+    with pytest.raises(DataError, match="expected a class of ball, crate, got 'barrel'"):
+        from_detection_array(message, CLASS_NAMES[:2])

@@ -1,5 +1,6 @@
 """What serialization.py writes is what rclpy would make of the messages of conversions.py."""
 
+import struct
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mcap.reader import make_reader
 from rclpy.serialization import deserialize_message, serialize_message
+from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 
 from memwarp_core import Detections
 from memwarp_core.data.bags import BagWriter
-from memwarp_ros.conversions import ns_to_stamp, to_anticipated, to_detection_array
+from memwarp_ros.conversions import ns_to_stamp, stamp_to_ns, to_anticipated, to_detection_array
 from memwarp_ros.msg import AnticipatedDetections
-from memwarp_ros.serialization import serialize_anticipated, serialize_detection_array
+from memwarp_ros.serialization import serialize_anticipated, serialize_detection_array, stamp_of, with_stamp
 
 STAMPS_NS = st.integers(-(2**31) * 10**9, 2**31 * 10**9 - 1)
 # Every length modulo 8, because gaps depend on it. A zero would end a string in C.
@@ -91,3 +93,19 @@ def test_anticipated_detections_of_a_bag_are_those_of_the_node(tmp_path: Path) -
         ((_, _, logged),) = make_reader(stream).iter_messages()
     message = deserialize_message(logged.data, AnticipatedDetections)
     assert message == to_anticipated(later, names, Header(stamp=ns_to_stamp(2 * 10**9), frame_id="front"), *model)
+
+
+@given(STAMPS_NS, STAMPS_NS, TEXTS)
+def test_the_stamp_of_a_serialized_message_is_read_and_replaced(stamp_ns: int, other_ns: int, frame_id: str) -> None:
+    message = CompressedImage(header=Header(stamp=ns_to_stamp(stamp_ns), frame_id=frame_id), format="jpeg", data=b"12")
+    data = serialize_message(message)
+    assert stamp_of(data) == stamp_ns
+    changed = deserialize_message(with_stamp(data, other_ns), CompressedImage)
+    assert stamp_to_ns(changed.header.stamp) == other_ns
+    assert (changed.header.frame_id, changed.format, changed.data) == (frame_id, "jpeg", message.data)
+
+
+def test_a_big_endian_message_keeps_its_order_of_bytes() -> None:
+    data = b"\0\0\0\0" + struct.pack(">iI", 5, 6)
+    assert stamp_of(data) == 5_000_000_006
+    assert with_stamp(data, 7_000_000_008) == b"\0\0\0\0" + struct.pack(">iI", 7, 8)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -20,7 +20,7 @@ from memwarp_core.data.bags import METADATA_FILE, BagClip
 from memwarp_core.errors import ConfigError, DataError, MemwarpError
 from memwarp_core.evaluation.kept_runs import fingerprint
 from memwarp_core.evaluation.replay.kept import CameraResult, read_results, write_results
-from memwarp_core.evaluation.replay.latency import MEASURED, Latency, measure_latency, read_latency
+from memwarp_core.evaluation.replay.latency import MEASURED, Latency, as_json, measure_latency, read_latency
 from memwarp_core.evaluation.replay.output_bag import write_output_bag
 from memwarp_core.evaluation.replay.page import write_page
 from memwarp_core.evaluation.replay.recordings import Camera, bag_name, find_bags, open_cameras
@@ -38,7 +38,7 @@ BAGS_FOLDER = "bags"
 _FORMAT = 1
 """Of what is kept; raised when a file of an earlier version would be misread."""
 
-Mode = Literal["offline", "simulated", "realtime"]
+Mode = Literal["offline", "simulated", "realtime", "ros"]
 Save = Literal["outputs", "all"]
 
 
@@ -52,7 +52,8 @@ class ReplayConfig:
     """A detector that goes through the same images with the same latency; None for none."""
     mode: Mode = "simulated"
     """offline: every image, as if processing took no time. simulated: by a virtual clock, the newest image wins.
-    realtime: the same by the real time that this computer takes, for each of the two models."""
+    realtime: the same by the real time that this computer takes, for each of the two models.
+    ros: by the detector's node; see memwarp_ros/replay_evaluation.py."""
     latency: str = MEASURED
     """Of simulated: see read_latency; "measured" is how long `model` takes on this computer."""
     seed: int = 0
@@ -80,14 +81,14 @@ class ReplayConfig:
         ]
         if len(given) > 1:
             raise ConfigError(f"expected one reference, got {' and '.join(given)}; choose one of them.")
-        if self.mode not in ("offline", "simulated", "realtime"):
-            raise ConfigError(f"mode {self.mode!r}: expected offline, simulated or realtime.")
+        if self.mode not in get_args(Mode):
+            raise ConfigError(f"mode {self.mode!r}: expected one of {', '.join(get_args(Mode))}.")
 
 
 def replay(
     paths: Sequence[Path], config: ReplayConfig, output: Path, *, jobs: int = 1, save: Save | None = None
 ) -> dict[str, Any]:
-    """Replay bags, score them, and write report.json and report.html into a folder.
+    """Replay bags, score them, and write the report into a folder.
 
     What was said is kept in its folder `runs`, from which a replay goes on that was interrupted or gets more bags.
 
@@ -96,18 +97,15 @@ def replay(
         jobs: processes that replay a bag each; the result is the same with any number. In real time, there is one.
         save: also write what the node would have published of each bag into a bag in the folder `bags`: its "outputs"
             alone, or "all", with everything that is in the bag.
-    Returns: JSON-ready:
-        "config", "latency_ms" (the times that were drawn from) and "reference" ("kind": "ground truth" or "pseudo",
-            and "of"; None without any);
-        "all" and, by bag, "bags": figures of score_cameras;
-        "failed", by bag why it could not be used, and "partial", by bag what is missing of it;
-        "runs", by bag the name of its file in `runs`, and "class_names".
+    Returns: what is in report.json; see write_report.
     Raises: ConfigError for models or options that do not fit; DataError if no bag could be used.
     """
     if output.is_file():
         raise ConfigError(f"{output}: expected a folder for the report, got a file.")
+    if config.mode == "ros":
+        raise ConfigError("mode 'ros': that is what `python -m memwarp_ros.replay_evaluation` does.")
     bags = find_bags(paths)
-    names = _names(bags)
+    names = bag_names(bags)
     detector = _load(config.model, config.device)
     for other in _others(config):
         if _load(other, config.device).class_names != detector.class_names:
@@ -119,29 +117,70 @@ def replay(
     settings = _settings(config, latency)
     files = {bag: output / RUNS_FOLDER / f"{names[bag]}-{_bag_hash(bag, settings)}.safetensors" for bag in bags}
     failed = dict(_replay_missing([bag for bag in bags if not files[bag].is_file()], files, config, latency, jobs))
-    results = {names[bag]: read_results(files[bag]) for bag in bags if bag not in failed}
-    if not results:
-        raise DataError("no bag could be used:\n" + "\n".join(f"{bag}: {error}" for bag, error in failed.items()))
+    used = {bag: name for bag, name in names.items() if bag not in failed}
     if save is not None:
-        _save_bags([bag for bag in bags if bag not in failed], files, config, output, with_inputs=save == "all")
+        _save_bags([*used], files, config, output, with_inputs=save == "all")
+    with ExitStack() as stack:
+        return write_report(
+            output,
+            config,
+            {name: files[bag] for bag, name in used.items()},
+            detector.class_names,
+            clips=_clips(used, config, detector, output, stack),
+            failed={names[bag]: error for bag, error in failed.items()},
+            latency=latency,
+        )
+
+
+def write_report(
+    output: Path,
+    config: ReplayConfig,
+    runs: Mapping[str, Path],
+    class_names: Sequence[str],
+    *,
+    clips: Mapping[str, Sequence[BagClip]],
+    failed: Mapping[str, str],
+    latency: Latency | None = None,
+) -> dict[str, Any]:
+    """Score what was said of bags, and write report.json and report.html into a folder.
+
+    Args:
+        runs: by bag, what write_results wrote of its cameras.
+        clips: by bag, its cameras, where images can be shown.
+        failed: by bag, why it could not be used.
+        latency: what was drawn from.
+    Returns: JSON-ready:
+        "config", "latency_ms" (the times that were drawn from, as read_latency takes them) and "reference" ("kind":
+            "ground truth" or "pseudo", and "of"; None without any);
+        "all" and, by bag, "bags": figures of score_cameras;
+        "failed", by bag why it could not be used, and "partial", by bag what is missing of it;
+        "runs", by bag the name of its file in `runs`, and "class_names".
+    Raises: DataError if no bag could be used.
+    """
+    if not runs:
+        raise DataError("no bag could be used:\n" + "\n".join(f"{bag}: {error}" for bag, error in failed.items()))
+    results = {name: read_results(file) for name, file in runs.items()}
+    every = [*chain(*results.values())]
     timed = config.mode != "offline"
-    figures = {name: score_cameras(of_bag, detector.class_names, timed=timed) for name, of_bag in results.items()}
-    everything = next(iter(figures.values()))
-    if len(figures) > 1:
-        everything = score_cameras([*chain(*results.values())], detector.class_names, timed=timed)
+    figures = {name: score_cameras(of_bag, class_names, timed=timed) for name, of_bag in results.items()}
     report = {
         "config": {**asdict(config), "truth_file": str(config.truth_file) if config.truth_file else None},
-        "latency_ms": None if latency is None else [one / 1e6 for one in latency.samples_ns],
-        "class_names": detector.class_names,
-        "reference": _reference(config, [*chain(*results.values())]),
-        "all": everything,
+        "latency_ms": None if latency is None else as_json(latency),
+        "class_names": list(class_names),
+        "reference": _reference(config, every),
+        "all": next(iter(figures.values())) if len(figures) == 1 else score_cameras(every, class_names, timed=timed),
         "bags": figures,
-        "failed": {names[bag]: error for bag, error in failed.items()},
+        "failed": dict(failed),
         "partial": {name: of_bag["problems"] for name, of_bag in figures.items() if of_bag["problems"]},
-        "runs": {names[bag]: files[bag].name for bag in bags if bag not in failed},
+        "runs": {name: file.name for name, file in runs.items()},
     }
     write_bytes_whole(output / REPORT_FILE, json.dumps(report, indent=1).encode())
-    _write_page(output / PAGE_FILE, report, {bag: results[names[bag]] for bag in bags if bag not in failed}, config)
+    shown: dict[int, BagClip] = {}
+    place = 0
+    for name, of_bag in results.items():
+        shown.update(enumerate(clips.get(name, ()), place))
+        place += len(of_bag)
+    write_page(output / PAGE_FILE, report, every, shown)
     return report
 
 
@@ -160,20 +199,15 @@ def _save_bags(
                 write_output_bag(path, results, clips, detector.class_names, model=model, with_inputs=with_inputs)
 
 
-def _write_page(
-    file: Path, report: dict[str, Any], results: Mapping[Path, Sequence[CameraResult]], config: ReplayConfig
-) -> None:
-    """With images of the bags that can still be opened."""
-    detector = _load(config.model, config.device)
-    clips: dict[int, BagClip] = {}
-    place = 0
-    with ExitStack() as stack:
-        for bag, of_bag in results.items():
-            with suppress(DataError):
-                cameras = _open(bag, config, detector, file.parent, stack)
-                clips.update({place + number: camera.clip for number, camera in enumerate(cameras)})
-            place += len(of_bag)
-        write_page(file, report, [*chain(*results.values())], clips)
+def _clips(
+    names: Mapping[Path, str], config: ReplayConfig, detector: VideoDetector, output: Path, stack: ExitStack
+) -> dict[str, list[BagClip]]:
+    """By name, the cameras of the bags that can still be opened."""
+    clips = {}
+    for bag, name in names.items():
+        with suppress(DataError):
+            clips[name] = [camera.clip for camera in _open(bag, config, detector, output, stack)]
+    return clips
 
 
 def _others(config: ReplayConfig) -> list[str]:
@@ -186,7 +220,7 @@ def _load(name: str, device: str) -> VideoDetector:
     return load_detector(name, device)
 
 
-def _names(bags: Sequence[Path]) -> dict[Path, str]:
+def bag_names(bags: Sequence[Path]) -> dict[Path, str]:
     """Short ones, unless two bags have the same."""
     short = [bag_name(bag) for bag in bags]
     return {
@@ -210,7 +244,7 @@ def _latency(bags: Sequence[Path], config: ReplayConfig, output: Path, detector:
                     measured = measure_latency(detector, clip, config.horizons_s)
             except DataError:  # it is reported when it is replayed
                 continue
-            write_bytes_whole(kept, json.dumps([one / 1e6 for one in measured.samples_ns]).encode())
+            write_bytes_whole(kept, json.dumps(as_json(measured)).encode())
             break
         else:
             raise DataError(f"no bag could be opened to measure the latency on; the first is {bags[0]}.")

@@ -72,12 +72,12 @@ class Arrivals:
         return camera, newest[camera]
 
 
-def newest_wins(stamps_ns: Sequence[Sequence[int]], latencies_ns: Iterator[int]) -> list[Turn]:
+def newest_wins(stamps_ns: Sequence[Sequence[int]], latencies_ns: Iterator[tuple[int, int]]) -> list[Turn]:
     """One detector for all cameras: whenever it is free it takes an image by the rules of Arrivals.
 
     Args:
         stamps_ns: of each camera, increasing.
-        latencies_ns: how long each turn takes.
+        latencies_ns: how long each turn takes until what is said is there, and until the detector is free.
     """
     arrivals, turns = Arrivals(stamps_ns), list[Turn]()
     free_ns: int | None = None
@@ -85,6 +85,7 @@ def newest_wins(stamps_ns: Sequence[Sequence[int]], latencies_ns: Iterator[int])
         now_ns = next_ns if free_ns is None else max(free_ns, next_ns)
         taken = arrivals.take(now_ns)
         assert taken is not None  # one has arrived
-        free_ns = now_ns + next(latencies_ns)
-        turns.append(Turn(camera=taken[0], index=taken[1], begun_ns=now_ns, available_ns=free_ns))
+        until_there_ns, until_free_ns = next(latencies_ns)
+        turns.append(Turn(camera=taken[0], index=taken[1], begun_ns=now_ns, available_ns=now_ns + until_there_ns))
+        free_ns = now_ns + until_free_ns
     return turns

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def test_real_time_and_the_virtual_clock_agree(
     bag = write_bag(tmp_path / "walk", 20)
     real = in_real_time(clock, detector, bag)
     clip = read_bag(bag, class_names=CLASS_NAMES)
-    turns = newest_wins([clip.stamps_ns], iter([150 * MS] * 20))
+    turns = newest_wins([clip.stamps_ns], repeat((150 * MS, 150 * MS)))
     (simulated,) = run_cameras(detector, [clip], turns, [])
     clip.close()
     assert (real.stamps_ns, real.available_ns) == (simulated.stamps_ns, simulated.available_ns)
