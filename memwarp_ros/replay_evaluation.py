@@ -25,7 +25,7 @@ import numpy as np
 import rclpy
 from ament_index_python.packages import get_package_prefix
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
@@ -149,7 +149,7 @@ class Listener(Node):
 
         Raises: ConfigError where there is no rosbag2; DataError if it does not begin.
         """
-        subscription = self._hear("/clock", Clock, heard := [])
+        subscription = self._hear("/clock", Clock, heard := [], QoSReliabilityPolicy.BEST_EFFORT)
         try:
             player = subprocess.Popen([*_EXTERNAL_PLAYER, str(clip.path)], stdin=subprocess.DEVNULL)
         except FileNotFoundError as error:
@@ -165,11 +165,17 @@ class Listener(Node):
             self.destroy_subscription(subscription)
         self.clock = [(received, stamp_to_ns(deserialize_message(message, Clock).clock)) for received, message in heard]
 
-    def _hear(self, topic: str, kind: Any, heard: list[Message]) -> Any:
+    def _hear(
+        self,
+        topic: str,
+        kind: Any,
+        heard: list[Message],
+        reliability: QoSReliabilityPolicy = QoSReliabilityPolicy.RELIABLE,
+    ) -> Any:
         def keep(message: bytes, info: Mapping[str, int]) -> None:
             heard.append((info["received_timestamp"], message))
 
-        return self.create_subscription(kind, topic, keep, QoSProfile(depth=200), raw=True)
+        return self.create_subscription(kind, topic, keep, QoSProfile(depth=200, reliability=reliability), raw=True)
 
     def _learn_names(self, message: LabelInfo) -> None:
         self.class_names = tuple(one.class_name for one in message.class_map)
@@ -456,7 +462,7 @@ def main() -> int:
     parser.add_argument("--node", help="name of a running node, as detector; if not given, one is started")
     parser.add_argument("--model", help="of the node that is started: a name, or the path of a weights file")
     arguments = parser.parse_args(remove_ros_args(sys.argv)[1:])
-    truth = arguments.ground_truth
+    truth = arguments.ground_truth or None  # a launch file gives an empty one
     is_file = truth is not None and (truth.endswith(".json") or Path(truth).exists())  # as memwarp replay tells them
     options = Options(
         topic=_with_transport(arguments.topic, arguments.transport),

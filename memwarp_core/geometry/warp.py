@@ -18,10 +18,43 @@ def warp(features: Tensor, displacement: Tensor, padding: str = "zeros") -> Tens
     Raises: ValueError if batch or map sizes differ.
     """
     _check_field(displacement, features)
+    if not torch.is_grad_enabled() and not torch.compiler.is_compiling() and features.device.type == "cpu":
+        both_float32 = features.dtype == displacement.dtype == torch.float32
+        if both_float32 and features[:1].movedim(1, -1).is_contiguous():
+            return _warp_rows(features, displacement, padding)
     # Places to sample need more than half precision, which is up to a twentieth of a cell off on a map of 64 cells.
     grid = _sampling_grid(displacement)
     sampled = F.grid_sample(features.to(grid.dtype), grid, mode="bilinear", padding_mode=padding, align_corners=True)
     return sampled.to(features.dtype)
+
+
+def _warp_rows(features: Tensor, displacement: Tensor, padding: str) -> Tensor:
+    """`warp` where the channels of a cell lie side by side, in memory and then in the result: sums of four rows each.
+
+    On a CPU that is faster than grid_sample, which goes through the map channel by channel.
+    """
+    batch, channels, height, width = features.shape
+    ys, xs = _pixel_centres(displacement)
+    at = []  # per axis the two cells around each place and what they weigh, (2, B, H, W)
+    for place, cells in ((ys + displacement[:, 1], height), (xs + displacement[:, 0], width)):
+        if padding == "border":
+            place = place.clamp(0, cells - 1)
+        low = place.floor()
+        around = torch.stack((low, low + 1))
+        weight = (1 - (place - around).abs()) * ((around >= 0) & (around < cells))
+        at.append((around.clamp(0, cells - 1).long(), weight))
+    (row, of_row), (column, of_column) = at
+    corners = (row[:, None] * width + column).flatten(0, 1)  # (4, B, H, W)
+    if features.stride(0):
+        corners += torch.arange(0, batch * height * width, height * width)[:, None, None]
+    else:  # the same map several times, of which one is enough
+        features = features[:1]
+    weights = (of_row[:, None] * of_column).flatten(0, 1)
+    table = features.movedim(1, -1).flatten(0, 2)
+    moved = F.embedding_bag(
+        corners.flatten(1).T.contiguous(), table, per_sample_weights=weights.flatten(1).T.contiguous(), mode="sum"
+    )
+    return moved.view(batch, height, width, channels).movedim(-1, 1)
 
 
 def splat(displacement: Tensor) -> Tensor:

@@ -162,8 +162,7 @@ class RFCNHead(Head):
         first, end = boxes.flatten(0, 1).split(2, 1)
         # R-FCN's pooling counts the last pixel in; our boxes end behind it.
         rois = torch.cat((image[:, None], first, end - 1), 1)
-        maps = torch.cat((self.class_maps(features), self.box_maps(features)), 1)
-        votes = self._pool(maps, rois).float().mean((2, 3))
+        votes = self._pool(_convolve_1x1(features, self.class_maps, self.box_maps), rois).float().mean((2, 3))
         return votes[:, :-4].unflatten(0, (batch, count)), votes[:, -4:].unflatten(0, (batch, count))
 
     def _pool(self, maps: Tensor, rois: Tensor) -> Tensor:
@@ -175,6 +174,16 @@ class RFCNHead(Head):
         boxes, scores = boxes[proposal], scores[proposal, label]
         kept = batched_nms(boxes, scores, label, self.config.nms_threshold)[: self.config.detections_per_image]
         return {"boxes": boxes[kept], "scores": scores[kept], "labels": label[kept]}
+
+
+def _convolve_1x1(features: Tensor, *convolutions: nn.Conv2d) -> Tensor:
+    """What several 1x1 convolutions say of the same features (B, C, H, W), one behind the other, as one of them."""
+    weight = torch.cat([convolution.weight for convolution in convolutions])
+    bias = torch.cat([convolution.bias for convolution in convolutions if convolution.bias is not None])
+    if features.device.type != "cpu" or torch.compiler.is_compiling():
+        return F.conv2d(features, weight, bias)
+    # On a CPU, PyTorch runs small 1x1 convolutions image by image.
+    return F.linear(features.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)
 
 
 def assign(boxes: Tensor, target: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

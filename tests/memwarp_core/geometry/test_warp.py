@@ -55,6 +55,21 @@ def test_warp_agrees_with_loops() -> None:
     torch.testing.assert_close(warp(features, displacement), warp_by_loops(features, displacement))
 
 
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+@pytest.mark.parametrize("maps", [1, 3])
+def test_maps_in_channels_last_are_warped_alike_and_stay_so(padding: str, maps: int) -> None:
+    torch.manual_seed(0)
+    features = torch.randn(maps, 8, 5, 6)
+    displacement = 3 * torch.randn(3, 2, 5, 6)
+    displacement[0] = displacement[0].round()
+    with torch.inference_mode():
+        rows = features.contiguous(memory_format=torch.channels_last).expand(3, -1, -1, -1)
+        warped = warp(rows, displacement, padding)
+    features = features.expand(3, -1, -1, -1)
+    torch.testing.assert_close(warped, warp(features, displacement, padding), rtol=0, atol=1e-5)
+    assert warped.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_gradients_of_features_and_displacement() -> None:
     torch.manual_seed(0)
     features = torch.randn(1, 2, 3, 4, dtype=torch.float64, requires_grad=True)
