@@ -202,7 +202,7 @@ def detect(
             from memwarp_core.data.bags import BagWriter  # rosbags is needed for bags alone
 
             bag = stack.enter_context(BagWriter(output / "bag"))
-            bag.write_label_info(detector.class_names, clip[0].stamp_ns, topic="/detector/label_info")
+            bag.write_label_info(detector.class_names, clip[0].stamp_ns, threshold=score, topic="/detector/label_info")
         state = detector.start()
         for frame in _with_progress(clip):
             try:

@@ -233,15 +233,16 @@ class BagWriter:
         class_names: Sequence[str],
         stamp_ns: int,
         *,
+        threshold: float = 0.0,
         topic: str = GROUND_TRUTH_TOPIC + LABEL_INFO_SUFFIX,
         log_time_ns: int | None = None,
     ) -> None:
-        """Write which names the detections use, in the order of their labels."""
+        """Write which names the detections use, in the order of their labels, and from which score on they are."""
         make = self._type("vision_msgs/msg/VisionClass")
         message = self._type(LABEL_INFO_TYPE)(
             header=self._header(stamp_ns),
             class_map=[make(class_id=index, class_name=name) for index, name in enumerate(class_names)],
-            threshold=0.0,
+            threshold=threshold,
         )
         self._write(topic, LABEL_INFO_TYPE, message, stamp_ns if log_time_ns is None else log_time_ns)
 

@@ -45,7 +45,16 @@ def write_output_bag(
             _outputs(writer, result, clip, class_names, _prefix(clips, clip), model)
             for result, clip in zip(results, clips, strict=True)
         ]
-        entries = sorted(chain(*outputs), key=_order)
+        # As the node, one for all cameras.
+        first = min(clips, key=lambda clip: clip.log_times_ns[0])
+        write_labels = partial(
+            writer.write_label_info,
+            class_names,
+            first.stamps_ns[0],
+            threshold=_SCORE_THRESHOLD,
+            topic=NODE + LABEL_INFO_SUFFIX,
+        )
+        entries = sorted(chain([(first.log_times_ns[0], 1, write_labels)], *outputs), key=_order)
         reader = clips[0].reader
         for log_time_ns, _, write in merge(_inputs(writer, reader) if with_inputs else (), entries, key=_order):
             write(log_time_ns=log_time_ns)
@@ -76,8 +85,6 @@ def _outputs(
     logged_ns = dict(zip(clip.stamps_ns, clip.log_times_ns, strict=True))
     run = result.model
     horizons_s = [horizon_s for way, horizon_s in run.anticipated if way == ANTICIPATED]
-    topic = f"{prefix}{LABEL_INFO_SUFFIX}"
-    yield clip.log_times_ns[0], 1, partial(writer.write_label_info, class_names, clip.stamps_ns[0], topic=topic)
     for index, (stamp_ns, available_ns) in enumerate(zip(run.stamps_ns, run.available_ns, strict=True)):
         there_ns = logged_ns[stamp_ns] + available_ns - stamp_ns
         later = [_published(run.anticipated[ANTICIPATED, horizon_s][index]) for horizon_s in horizons_s]

@@ -76,4 +76,8 @@ def test_topics_of_several_cameras_have_their_names(tmp_path: Path, write_bag: C
     replay([bag], ReplayConfig(topics=topics, latency="50ms", horizons_s=()), tmp_path / "out", save="outputs")
     with AnyReader([saved(tmp_path)]) as reader:
         there = {one.topic for one in reader.connections}
+        (labels,) = [one for one in reader.connections if "label_info" in one.topic and "detector" in one.topic]
+        ((_, _, message),) = reader.messages([labels])
+        threshold = reader.deserialize(message, labels.msgtype).threshold
     assert {"/detector/front/detections", "/detector/rear/detections_now"} <= there
+    assert (labels.topic, threshold) == ("/detector/label_info", 0.5)
