@@ -401,17 +401,27 @@ def _play(listener: Listener, clip: BagClip, options: Options) -> Heard:
             to_bag_time=lambda received: received - added_ns,
         )
     listener.watch_player(clip)
-    received, clock = np.array(listener.clock).T
-    # Relative to the first: float64 has no nanoseconds since 1970.
+    offset_ns = clock_offset(listener.clock)
     return to_run(
         listener.heard,
         clip.stamps_ns,
         listener.class_names,
         added_ns=0,
-        to_bag_time=lambda one: (
-            int(clock[0]) + int(np.interp(one - received[0], received - received[0], clock - clock[0]))
-        ),
+        to_bag_time=lambda received: received + offset_ns,
     )
+
+
+def clock_offset(ticks: Sequence[tuple[int, int]]) -> int:
+    """What to add to the system's clock for the time of a bag that is played at its pace, in nanoseconds.
+
+    Args:
+        ticks: when each was received, and what it says; some may be lost. While rosbag2 waits with the first image,
+            its clock runs already; then it begins again.
+    """
+    received, clock = np.array(ticks).T
+    last_begin = np.flatnonzero(np.diff(clock) < 0).max(initial=-1) + 1
+    offsets = np.sort((clock - received)[last_begin:])
+    return int(offsets[len(offsets) // 2])
 
 
 @contextmanager

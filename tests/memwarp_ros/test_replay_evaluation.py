@@ -18,7 +18,7 @@ from memwarp_core.evaluation.replay.kept import read_results
 from memwarp_core.evaluation.replay.replay import ReplayConfig, replay
 from memwarp_core.evaluation.replay.running import ANTICIPATED, NOTHING_MOVED
 from memwarp_ros.conversions import ns_to_stamp
-from memwarp_ros.replay_evaluation import Message, to_run
+from memwarp_ros.replay_evaluation import Message, clock_offset, to_run
 from memwarp_ros.serialization import serialize_anticipated, serialize_detection_array
 
 MS = 1_000_000
@@ -111,6 +111,14 @@ def test_a_lost_message_is_not_replaced_by_that_of_another_image() -> None:
     assert found.run.now[1].boxes_xyxy.equal(found.run.detections[1].boxes_xyxy)
     assert [len(one) for one in found.run.anticipated[ANTICIPATED, 0.1]] == [1, 0, 1]
     assert len(found.latencies_ns) == 2 and found.run.begun_ns[1] == STAMPS_NS[1]
+
+
+def test_the_clock_of_a_bag_may_run_before_it_is_played_and_lose_ticks() -> None:
+    waiting = [(ADDED_NS + ms * MS, ms * MS) for ms in range(0, 1800, 10)]
+    # It begins again at 1800 ms; the first half second of it is lost, and some ticks come late.
+    playing = [(ADDED_NS + (1800 + ms + ms % 3) * MS, ms * MS) for ms in range(500, 2000, 10)]
+    assert clock_offset(waiting + playing) == -ADDED_NS - 1801 * MS
+    assert clock_offset(playing[:1]) == -ADDED_NS - 1802 * MS
 
 
 def write_bag(path: Path, frames: int = 20) -> Path:
