@@ -65,7 +65,7 @@ _TOPICS = {
     "debug/processing_time_ms": Float64,
     "debug/pipeline_latency_ms": Float64,
 }
-_EXTERNAL_PLAYER = ("ros2", "bag", "play", "--clock", "100", "--delay", "2")
+_EXTERNAL_PLAYER = ("ros2", "bag", "play", "--clock", "100", "--delay", "5")
 """Its delay lets the node find it before the first image."""
 _START_TIMEOUT_S = 180.0
 """Until the node has loaded its model and is connected; the first import of torch on a cold disk takes most of it."""
