@@ -560,7 +560,7 @@ def bench_systems(
     report = run_benchmark(names, (height, width), frames, device, sweep, stream)
     write_report(report, output)
     _print_timings(report["systems"], width, height)
-    for key in ("stream", "horizons", "moved_boxes", "cameras", "sizes"):
+    for key in ("stream", "horizons", "moved_proposals", "moved_boxes", "cameras", "sizes"):
         table = Table(key.replace("_", " "), "ms", "p95", title=sweep)
         for row in report[key]:
             table.add_row(str(row["at"]), f"{row['median_ms']:.1f}", f"{row['p95_ms']:.1f}")

@@ -40,9 +40,9 @@ def run_benchmark(
         sweep: the causal system whose cost over stream length, horizons, cameras and sizes is measured.
         stream_frames: length of its stream.
     Returns: what goes into the JSON file: "environment", "roof", "systems" (Timing), and for the swept system
-        "stream", "horizons", "moved_boxes" (the horizons again, by moving boxes), "cameras" and "sizes", lists of
-        {"at", "median_ms", "p95_ms"}; of horizons all of one call of `anticipate`, of cameras the time per image; and
-        "peak_memory_bytes" of all of it.
+        "stream", "horizons", "moved_proposals" and "moved_boxes" (the horizons again, by these), "cameras" and "sizes",
+        lists of {"at", "median_ms", "p95_ms"}; of horizons all of one call of `anticipate`, of cameras the time per
+        image; and "peak_memory_bytes" of all of it.
     """
     config = find_system(sweep).config
     detector = random_detector(config, size, device)
@@ -128,7 +128,7 @@ def _over_stream(detector: VideoDetector, size: tuple[int, int], frames: int) ->
 
 
 def _over_horizons(detector: VideoDetector, size: tuple[int, int], frames: int) -> dict[str, list[dict[str, Any]]]:
-    """By the model's own way and by moving boxes, in turns with its step."""
+    """By the model's own way, by moving proposals and by moving boxes, in turns with its step."""
     state = detector.start()
     for image, stamp_ns in islice(moving_images(size), 6):
         _, state = detector.step(image, stamp_ns, state)
@@ -138,7 +138,11 @@ def _over_horizons(detector: VideoDetector, size: tuple[int, int], frames: int) 
         return lambda: [one.cpu() for one in detector.anticipate(state, horizons_s, how)]
 
     own = detector.config.anticipation
-    ways = {"horizons": own, "moved_boxes": own.model_copy(update={"source": "boxes"})}
+    ways = {
+        "horizons": own,
+        "moved_proposals": own.model_copy(update={"source": "proposals"}),
+        "moved_boxes": own.model_copy(update={"source": "boxes"}),
+    }
     runs: dict[Any, Callable[[], object]] = {("horizons", "step"): _steps(detector, size)}
     for key, how in ways.items():
         runs.update({(key, count): anticipate(count, how) for count in HORIZONS})
@@ -231,6 +235,7 @@ def _tables(report: dict[str, Any]) -> str:
     names = {
         "stream": "up to frame",
         "horizons": "horizons",
+        "moved_proposals": "horizons, proposals moved",
         "moved_boxes": "horizons, boxes moved",
         "cameras": "cameras, per image",
         "sizes": "size",
@@ -267,6 +272,7 @@ def _draw(report: dict[str, Any], path: Path) -> None:
     )
     step, *of_horizons = report["horizons"]
     _line(horizons, of_horizons)
+    _line(horizons, report["moved_proposals"], "proposals moved, ")
     _line(horizons, report["moved_boxes"], "boxes moved, ")
     horizons.axhline(0.3 * step["median_ms"], color="gray", linestyle=":", label="0.3 of a step")
     horizons.axhline(step["median_ms"], color="gray", linestyle="--", label="a step")

@@ -20,6 +20,7 @@ WAYS = {
     "features, robust": AnticipationConfig(source="features", motion="robust"),
     "features, constant velocity": AnticipationConfig(source="features", motion="constant_velocity"),
     "features, constant acceleration": AnticipationConfig(source="features", motion="constant_acceleration"),
+    "proposals, robust": AnticipationConfig(source="proposals", motion="robust"),
     "boxes, robust": AnticipationConfig(source="boxes", motion="robust"),
     "boxes, constant velocity": AnticipationConfig(source="boxes", motion="constant_velocity"),
     "boxes, constant acceleration": AnticipationConfig(source="boxes", motion="constant_acceleration"),

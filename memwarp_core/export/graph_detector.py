@@ -14,7 +14,7 @@ from memwarp_core.models import Detector
 from memwarp_core.models.config import DetectorConfig
 from memwarp_core.models.detector import Step
 from memwarp_core.models.heads import RFCNHead
-from memwarp_core.models.parts import Evidence, Levels
+from memwarp_core.models.parts import Evidence, Levels, repeat, warp_levels
 
 _State = dict[str, Tensor]
 
@@ -70,6 +70,12 @@ class GraphDetector(Detector):
             still = memory[0].new_zeros(1, 2, *memory[0].shape[-2:])
             found.append(self._select(self._anticipation.run({"displacement": still, **inputs})))
         return found
+
+    def detect_moved(
+        self, memory: Levels, displacement: Tensor, proposals: Tensor, image_size: tuple[int, int]
+    ) -> list[dict[str, Tensor]]:
+        """See Detector.detect_moved; the graph has proposals of its own only."""
+        return self.detect(warp_levels(repeat(memory, len(displacement)), displacement), image_size)
 
     def _step_one(self, state: _State | None, image: Tensor) -> Step:
         is_first = state is None

@@ -269,8 +269,9 @@ HeadConfig = Annotated[
 class AnticipationConfig(Config):
     """How detections of future instants are made; see streaming/video_detector.py."""
 
-    source: Literal["features", "boxes"] = "features"
-    """Warp the memory and run the head (section 4.3), or move the current boxes (the baseline of section 5.2)."""
+    source: Literal["features", "proposals", "boxes"] = "features"
+    """Warp the memory and run the head (section 4.3); with "proposals" it looks only where the current boxes move to,
+    as long as it has two stages. Or move the current boxes (the baseline of section 5.2)."""
     motion: Motion = "robust"
     """How displacements go on; the model card of memnet-tiny compares them."""
 

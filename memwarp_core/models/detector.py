@@ -96,6 +96,12 @@ class Detector(nn.Module):
         """Boxes from a memory; see Head.detect."""
         return self.head.detect(self.features.finish(memory), image_size)
 
+    def detect_moved(
+        self, memory: Levels, displacement: Tensor, proposals: Tensor, image_size: tuple[int, int]
+    ) -> list[dict[str, Tensor]]:
+        """Boxes from one stream's memory, as each of T fields moves what the head reads; see Head.detect_moved."""
+        return self.head.detect_moved(self.features.finish(memory), displacement, proposals, image_size)
+
     def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
         """Detect in single images, without memory: what a stream's first frame sees.
 

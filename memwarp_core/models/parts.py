@@ -164,6 +164,26 @@ class Head(nn.Module):
             first; "labels" (N,), int64, from 0.
         """
 
+    def detect_moved(
+        self, levels: Levels, displacement: Tensor, proposals: Tensor, image_size: tuple[int, int]
+    ) -> list[dict[str, Tensor]]:
+        """`detect` in the maps of one image as each of T fields warps them, where only some places are of interest.
+
+        A head of one stage looks everywhere.
+
+        Args:
+            levels: from Features.finish, (1, C_l, H_l, W_l).
+            displacement: (T, 2, H, W), cells.
+            proposals: (T, N, 4), xyxy in network pixels, best first; they may leave the image.
+        Returns: per field, as from `detect`.
+        """
+        return self.detect(warp_levels(repeat(levels, len(displacement)), displacement), image_size)
+
+
+def repeat(levels: Levels, times: int) -> Levels:
+    """The maps of one image for a batch of as many, without a copy."""
+    return tuple(level.expand(times, -1, -1, -1) for level in levels)
+
 
 def warp_levels(levels: Levels, displacement: Tensor) -> Levels:
     """Warp every level by one field of the finest level (Eq. 1), times the field's factors if it has any.

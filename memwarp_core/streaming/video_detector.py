@@ -25,7 +25,7 @@ from memwarp_core.geometry import (
 from memwarp_core.models import Detector
 from memwarp_core.models.config import PADDING_GREY, AnticipationConfig
 from memwarp_core.models.detector import merge_boxes
-from memwarp_core.models.parts import Levels, warp_levels
+from memwarp_core.models.parts import Levels, repeat, warp_levels
 from memwarp_core.types import Detections
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
@@ -199,15 +199,20 @@ class VideoDetector:
         how = how or self.config.anticipation
         stamps = [state.newest_ns + round(horizon * 1e9) for horizon in horizons_s]
         if not state.motions:
-            if how.source == "boxes":
+            if how.source != "features":
                 return [replace(state.detections, stamp_ns=stamp) for stamp in stamps]
-            return self._detect(_repeat(state.features, len(stamps)), stamps, [state.image_size] * len(stamps))
+            return self._detect(repeat(state.features, len(stamps)), stamps, [state.image_size] * len(stamps))
         ages_s = [(stamp - state.stamp_ns) / 1e9 for stamp in stamps]
         totals = predict_displacement(state.motions, ages_s, how.motion)
         if how.source == "boxes":
             return self._propagate(state.detections, torch.cat(totals), stamps, state.image_size)
-        moved = warp_levels(_repeat(state.features, len(stamps)), splat(torch.cat(totals)))
-        return self._detect(moved, stamps, [state.image_size] * len(stamps))
+        fields, sizes = splat(torch.cat(totals)), [state.image_size] * len(stamps)
+        if how.source == "features":
+            return self._detect(warp_levels(repeat(state.features, len(stamps)), fields), stamps, sizes)
+        proposals = self._propagate_in_network(state.detections, torch.cat(totals), state.image_size)
+        with self._autocast():
+            found = self.network.detect_moved(state.features, fields, proposals, self._padded_size(state.features))
+        return self._detect(state.features, stamps, sizes, found=found)
 
     @torch.inference_mode()
     def follow_boxes(self, boxes_xyxy: Tensor, since_ns: int, state: DetectorState) -> Tensor:
@@ -309,11 +314,9 @@ class VideoDetector:
             late: per memory, boxes of a strong detector in network pixels, to be merged with those found.
             found: per memory, what the head says, where that is known.
         """
-        stride = self.network.features.strides[0]
-        network_size = (memory[0].shape[-2] * stride, memory[0].shape[-1] * stride)
         if not found:
             with self._autocast():
-                found = self.network.detect(memory, network_size)
+                found = self.network.detect(memory, self._padded_size(memory))
         for index, of_image in enumerate(late):
             if of_image is not None:
                 found[index] = merge_boxes([found[index], *of_image], self.config.head.nms_threshold)
@@ -335,15 +338,19 @@ class VideoDetector:
         Args:
             totals: (T, 2, H, W), a field for each of the stamps.
         """
-        height, width = self._network_size(size)
-        boxes = _scale_boxes(detections.boxes_xyxy, width / size[1], height / size[0])
-        moved = propagate_boxes(boxes, totals, self.network.features.strides[0]).clamp(min=0)  # (T, N, 4)
+        moved = self._propagate_in_network(detections, totals, size).clamp(min=0)
         moved = self._to_source(moved.flatten(0, 1), size).view_as(moved)
         visible = (moved[..., 2:] > moved[..., :2]).all(-1)
         return [
             replace(detections, boxes_xyxy=there, stamp_ns=stamp_ns).select(seen)
             for there, stamp_ns, seen in zip(moved, stamps_ns, visible, strict=True)
         ]
+
+    def _propagate_in_network(self, detections: Detections, totals: Tensor, size: tuple[int, int]) -> Tensor:
+        """The boxes as each field (T, 2, H, W) moves them, in network pixels, (T, N, 4); they may leave the image."""
+        height, width = self._network_size(size)
+        boxes = _scale_boxes(detections.boxes_xyxy, width / size[1], height / size[0])
+        return propagate_boxes(boxes, totals, self.network.features.strides[0])
 
     def _move(
         self, boxes: Tensor, total: Tensor, state: DetectorState, how: Callable[[Tensor, Tensor, float], Tensor]
@@ -383,6 +390,11 @@ class VideoDetector:
         """(height, width) of the scaled image, before padding."""
         return self.config.network_size(size)
 
+    def _padded_size(self, memory: Levels) -> tuple[int, int]:
+        """(height, width) of the image in the network."""
+        stride = self.network.features.strides[0]
+        return memory[0].shape[-2] * stride, memory[0].shape[-1] * stride
+
     def _to_source(self, boxes: Tensor, size: tuple[int, int]) -> Tensor:
         """(N, 4), from network to source pixels and inside the image."""
         height, width = self._network_size(size)
@@ -405,10 +417,6 @@ class VideoDetector:
         padding = (0, -width % multiple, 0, -height % multiple)
         padded = F.pad(tensor.permute(0, 3, 1, 2).float(), padding, value=PADDING_GREY)
         return padded.contiguous(memory_format=torch.channels_last)
-
-
-def _repeat(memory: Levels, times: int) -> Levels:
-    return tuple(level.expand(times, -1, -1, -1) for level in memory)
 
 
 def _scale_boxes(boxes_xyxy: Tensor, x: float, y: float) -> Tensor:

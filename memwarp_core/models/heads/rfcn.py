@@ -12,7 +12,7 @@ from torchvision.ops import Conv2dNormActivation, batched_nms, box_iou, clip_box
 from memwarp_core.geometry import psroi_pool
 from memwarp_core.models.config import RFCNHeadConfig
 from memwarp_core.models.heads.anchors import anchors_on
-from memwarp_core.models.parts import Head, Levels
+from memwarp_core.models.parts import Head, Levels, repeat, warp_levels
 
 FOREGROUND_IOU = 0.5
 """A proposal that overlaps an object by this much has to find it; any other is background."""
@@ -77,7 +77,7 @@ class RFCNHead(Head):
 
         truths = pad_sequence([of_image["boxes"] for of_image in targets], batch_first=True)
         proposals = torch.cat((self._propose(objectness, deltas, anchors, image_size), truths), 1)
-        logits, codes = self._vote(for_maps, proposals)
+        logits, codes = self._vote(self._map_bins(for_maps), proposals)
         assigned = [assign(boxes, of_image) for boxes, of_image in zip(proposals, targets, strict=True)]
         labels, boxes = (torch.stack(of_images) for of_images in zip(*assigned, strict=True))
         positive = labels > 0
@@ -100,6 +100,20 @@ class RFCNHead(Head):
         """See Head.detect; non-maximum suppression is by class."""
         return [self.select(*of_image) for of_image in zip(*self.rate(levels, image_size), strict=True)]
 
+    def detect_moved(
+        self, levels: Levels, displacement: Tensor, proposals: Tensor, image_size: tuple[int, int]
+    ) -> list[dict[str, Tensor]]:
+        """See Head.detect_moved; of more than config.proposals, the first ones are looked at."""
+        proposals = clip_boxes_to_image(proposals[:, : self.config.proposals], image_size)
+        # A 1x1 convolution may as well come before the warp, but its bias is also where the warp brings zeros.
+        _, bias = self._bin_weights()
+        maps = self._map_bins(levels[0].split(self.halves, 1)[1]) - bias[:, None, None]
+        (moved,) = warp_levels(repeat((maps,), len(displacement)), displacement)
+        logits, codes = self._vote(moved, proposals)
+        of_classes, of_boxes = bias.unflatten(0, (-1, self.config.bins**2)).mean(1).tensor_split([-4])
+        rated = self._judge(logits + of_classes, codes + of_boxes, proposals, image_size)
+        return [self.select(*of_image) for of_image in zip(*rated, strict=True)]
+
     def rate(self, levels: Levels, image_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """All of `detect` whose result has the same size for every image.
 
@@ -111,7 +125,12 @@ class RFCNHead(Head):
         objectness, deltas = self._rate_anchors(for_proposals)
         anchors = anchors_on(self.rpn.anchor_generator, levels, image_size)
         proposals = self._propose(objectness, deltas, anchors, image_size)
-        logits, codes = self._vote(for_maps, proposals)
+        return self._judge(*self._vote(self._map_bins(for_maps), proposals), proposals, image_size)
+
+    def _judge(
+        self, logits: Tensor, codes: Tensor, proposals: Tensor, image_size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """What becomes of proposals (B, N, 4) by their votes; see `rate`."""
         boxes = self.box_coder.decode_single(codes.flatten(0, 1), proposals.flatten(0, 1)).view_as(proposals)
         boxes = clip_boxes_to_image(boxes, image_size)
         real = (boxes[..., 2:] > boxes[..., :2]).all(-1)
@@ -155,14 +174,28 @@ class RFCNHead(Head):
                 return boxes[kept[: self.config.proposals]]
             looked_at *= 2
 
-    def _vote(self, features: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    def _map_bins(self, features: Tensor) -> Tensor:
+        """The score maps and, behind them, the box maps, (B, (classes + 1 + 4) * bins^2, H, W)."""
+        weight, bias = self._bin_weights()
+        if features.device.type != "cpu" or torch.compiler.is_compiling():
+            return F.conv2d(features, weight, bias)
+        # On a CPU, PyTorch runs small 1x1 convolutions image by image.
+        return F.linear(features.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)
+
+    def _bin_weights(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the convolutions that make the maps of all bins, as if they were one."""
+        convolutions = (self.class_maps, self.box_maps)
+        weight = torch.cat([convolution.weight for convolution in convolutions])
+        return weight, torch.cat([convolution.bias for convolution in convolutions if convolution.bias is not None])
+
+    def _vote(self, maps: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Class logits (B, N, classes + 1) and box codes (B, N, 4) of boxes (B, N, 4): the means of their bins."""
         batch, count = boxes.shape[:2]
         image = torch.arange(batch, device=boxes.device, dtype=boxes.dtype).repeat_interleave(count)
         first, end = boxes.flatten(0, 1).split(2, 1)
         # R-FCN's pooling counts the last pixel in; our boxes end behind it.
         rois = torch.cat((image[:, None], first, end - 1), 1)
-        votes = self._pool(_convolve_1x1(features, self.class_maps, self.box_maps), rois).float().mean((2, 3))
+        votes = self._pool(maps, rois).float().mean((2, 3))
         return votes[:, :-4].unflatten(0, (batch, count)), votes[:, -4:].unflatten(0, (batch, count))
 
     def _pool(self, maps: Tensor, rois: Tensor) -> Tensor:
@@ -174,16 +207,6 @@ class RFCNHead(Head):
         boxes, scores = boxes[proposal], scores[proposal, label]
         kept = batched_nms(boxes, scores, label, self.config.nms_threshold)[: self.config.detections_per_image]
         return {"boxes": boxes[kept], "scores": scores[kept], "labels": label[kept]}
-
-
-def _convolve_1x1(features: Tensor, *convolutions: nn.Conv2d) -> Tensor:
-    """What several 1x1 convolutions say of the same features (B, C, H, W), one behind the other, as one of them."""
-    weight = torch.cat([convolution.weight for convolution in convolutions])
-    bias = torch.cat([convolution.bias for convolution in convolutions if convolution.bias is not None])
-    if features.device.type != "cpu" or torch.compiler.is_compiling():
-        return F.conv2d(features, weight, bias)
-    # On a CPU, PyTorch runs small 1x1 convolutions image by image.
-    return F.linear(features.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)
 
 
 def assign(boxes: Tensor, target: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -81,6 +81,7 @@ def test_a_report_has_every_part_and_sweep(report: dict[str, Any], tmp_path: Pat
     parts = [part["name"] for part in report["systems"][1]["parts"]]
     assert {"features", "displacement", "warp + aggregation", "head", "NMS", "transfer", "other"} == set(parts)
     assert [row["at"] for row in report["horizons"]] == ["step", 1, 2, 4, 8]
+    assert [row["at"] for row in report["moved_proposals"]] == [1, 2, 4, 8]
     assert [row["at"] for row in report["moved_boxes"]] == [1, 2, 4, 8]
     assert [row["at"] for row in report["sizes"]] == ["48x32", "96x64", "192x128"]
     assert report["stream"][-1]["at"] == 10 and report["peak_memory_bytes"] > 10e6

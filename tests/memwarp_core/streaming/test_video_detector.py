@@ -135,7 +135,7 @@ def test_a_strip_is_refused_instead_of_scaled_to_a_giant(detector: VideoDetector
         detector.step(np.zeros((2, 1000, 3), np.uint8), 0, detector.start())
 
 
-@pytest.mark.parametrize("source", ["features", "boxes"])
+@pytest.mark.parametrize("source", ["features", "proposals", "boxes"])
 def test_anticipations_have_the_stamps_of_their_horizons(detector: VideoDetector, source: str) -> None:
     _, state = run(detector, images(3))
     how = AnticipationConfig(source=source)  # type: ignore[arg-type]
@@ -294,7 +294,7 @@ def test_a_causal_detector_does_the_same_on_a_recording_and_on_a_stream(detector
 def test_a_detector_that_compares_no_frames_expects_objects_to_stay() -> None:
     detector = build(memory={"kind": "none"}, displacement={"kind": "none"})
     (_, last), state = run(detector, images(2))
-    for source in ("features", "boxes"):
+    for source in ("features", "proposals", "boxes"):
         (later,) = detector.anticipate(state, [0.1], AnticipationConfig(source=source))
         assert same(later, last)
         assert later.stamp_ns == FRAME_NS + 100_000_000

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import clip_boxes_to_image
 
-from memwarp_core.geometry import psroi_pool
+from memwarp_core.geometry import psroi_pool, warp
 from memwarp_core.models.config import RFCNHeadConfig
 from memwarp_core.models.heads.anchors import anchors_on
 from memwarp_core.models.heads.rfcn import RFCNHead, assign, hardest
@@ -238,3 +238,29 @@ def test_the_order_of_a_batch_does_not_matter_to_learning(head: RFCNHead, levels
     reordered = head.losses((levels[0].flip(0),), targets[::-1], IMAGE_SIZE)
     for name in ("classification", "box"):  # the proposal network learns from random anchors
         torch.testing.assert_close(reordered[name], losses[name], rtol=1e-4, atol=1e-5)
+
+
+def test_a_moved_map_is_judged_as_if_its_features_were_moved(
+    head: RFCNHead, levels: tuple[Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.nn.init.normal_(head.class_maps.bias)  # type: ignore[arg-type]
+    torch.nn.init.normal_(head.box_maps.bias)  # type: ignore[arg-type]
+    features, fields = levels[0][:1], torch.randn(2, 2, 12, 16)
+    fields[1] += 6  # brings zeros from outside
+    boxes = torch.stack((random_boxes(9, 1), random_boxes(9, 3)))
+    with torch.inference_mode():
+        came = head.eval().detect_moved((features,), fields, boxes, IMAGE_SIZE)
+        propose(head, monkeypatch, *boxes)
+        expected = head.detect((warp(features.expand(2, -1, -1, -1), fields),), IMAGE_SIZE)
+    for one, other in zip(came, expected, strict=True):
+        assert len(one["boxes"]) > 0
+        for key in ("boxes", "scores", "labels"):
+            torch.testing.assert_close(one[key], other[key], rtol=1e-4, atol=1e-4)
+
+
+def test_moved_proposals_may_leave_the_image_and_be_none(head: RFCNHead, levels: tuple[Tensor]) -> None:
+    outside = torch.tensor([[-60.0, 10.0, -20.0, 30.0], [200.0, 10.0, 240.0, 30.0]]).expand(2, -1, -1)
+    for proposals in (outside, outside[:, :0]):
+        with torch.inference_mode():
+            found = head.eval().detect_moved((levels[0][:1],), torch.zeros(2, 2, 12, 16), proposals, IMAGE_SIZE)
+        assert [len(of_image["boxes"]) for of_image in found] == [0, 0]
