@@ -116,8 +116,9 @@ class Detector(nn.Module):
             return []
         assert self.displacement is not None
         current, past = (torch.cat(frames) for frames in zip(*pairs, strict=True))
-        # Coordinates need more than half precision.
-        return list(self.displacement(current, past).float().split([len(pair[0]) for pair in pairs]))
+        # Coordinates need more than half precision; and x and y, which are computed with by themselves, lie apart.
+        fields = self.displacement(current, past).float().contiguous()
+        return list(fields.split([len(pair[0]) for pair in pairs]))
 
 
 def merge_boxes(found: Sequence[dict[str, Tensor]], nms_threshold: float) -> dict[str, Tensor]:
