@@ -147,17 +147,15 @@ def _match_blocks(query: Tensor, past: Tensor, radius: int) -> _Match:
     for rows, columns in product(_strips(height, _BLOCK[0], radius), _strips(width, _BLOCK[1], radius)):
         (top, bottom, first_row, end_row), (left, right, first_column, end_column) = rows, columns
         size, reach = (bottom - top, right - left), (end_row - first_row, end_column - first_column)
-        window = _kept_window_of_block(_from_zero(rows), _from_zero(columns), radius, query.dtype, query.device)
-        places = _places(*size, query) + query.new_tensor((left - first_column, top - first_row))
-        x, y = (torch.arange(cells, dtype=query.dtype) for cells in reversed(reach))
+        window, places, powers_of_x, powers_of_y = _kept_block(
+            _from_zero(rows), _from_zero(columns), radius, query.dtype
+        )
         for index in range(batch):
             block = query[index, top:bottom, left:right].reshape(-1, channels)
             similarity = block @ past[index, first_row:end_row, first_column:end_column].reshape(-1, channels).T
             weights = (similarity + window).softmax(dim=1).unflatten(1, reach)
-            moments = [
-                sums @ torch.stack((at, at.square()), dim=1) for sums, at in ((weights.sum(1), x), (weights.sum(2), y))
-            ]
-            expected, second_moment = torch.stack(moments, dim=2).unbind(1)
+            moments = torch.stack((weights.sum(1) @ powers_of_x, weights.sum(2) @ powers_of_y), dim=2)
+            expected, second_moment = moments.unbind(1)
             variance = (second_moment - expected.square()).clamp(min=0)
             near = _look_up(similarity.unflatten(1, reach), expected)
             of_block = torch.cat((expected - places, variance, near), dim=1)
@@ -220,8 +218,19 @@ def _window(rows: _Strip, columns: _Strip, radius: int, dtype: torch.dtype, devi
 
 _kept_window = lru_cache(maxsize=2)(_window)
 """Up to 64 MiB each; in every frame anew, it would cost as much as the rest of the comparison."""
-_kept_window_of_block = lru_cache(maxsize=32)(_window)
-"""Up to 2 MiB each."""
+
+
+@lru_cache(maxsize=32)
+def _kept_block(
+    rows: _Strip, columns: _Strip, radius: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """All of a block that does not depend on images, up to 2 MiB: its window; the places of its cells (N, 2), x then y;
+    and the first and second power of the coordinates that it can be compared with, (columns, 2) and (rows, 2)."""
+    window = _window(rows, columns, radius, dtype, torch.device("cpu"))
+    (top, bottom, _, height), (left, right, _, width) = rows, columns
+    places = _places(bottom - top, right - left, window) + window.new_tensor((left, top))
+    x, y = (torch.arange(cells, dtype=dtype) for cells in (width, height))
+    return window, places, torch.stack((x, x.square()), dim=1), torch.stack((y, y.square()), dim=1)
 
 
 def _places(height: int, width: int, like: Tensor) -> Tensor:
