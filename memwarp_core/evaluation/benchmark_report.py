@@ -284,8 +284,9 @@ def _draw(report: dict[str, Any], path: Path) -> None:
     others.set(ylabel="milliseconds per image", title="cameras together; image size")
     for axes in (stream, horizons, others):
         axes.set_ylim(bottom=0)
-    for axes in (stream, horizons):
-        axes.legend(fontsize="small")
+    stream.legend(fontsize="small")
+    horizons.set_ylim(top=1.5 * horizons.get_ylim()[1])  # so that the legend is above the lines
+    horizons.legend(fontsize="small", loc="upper left", ncols=2)
     height, width = report["size"]
     environment = report["environment"]
     threads = environment["threads"]
