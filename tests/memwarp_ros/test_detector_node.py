@@ -462,7 +462,7 @@ def test_standing_boxes_are_published_where_anticipating_does_harm(start_detecto
 
     for index in range(12):
         send(index)
-    client.until(lambda: checks[-1].horizons[0].is_harmful, "harm to be noticed")
+    client.until(lambda: checks and checks[-1].horizons[0].is_harmful, "harm to be noticed")
     send(12)
     [later] = anticipated[-1].horizons
     assert [d.bbox for d in later.detections.detections] == [d.bbox for d in current[-1].detections]
