@@ -23,14 +23,14 @@ SOURCES: tuple[Source, ...] = ("features", "boxes")
 def propagating(detector: VideoDetector, every: int, source: Source) -> VideoDetector | None:
     """The same detector, with evidence in every n-th frame only; None if it cannot propagate.
 
-    That takes a causal detector that compares frames, and for features one that has a memory. The weights are shared.
+    That takes a causal detector that compares frames, and for features one that has a memory. The weights are copied.
     """
     changed = detector.config.model_copy(update={"propagation": PropagationConfig(every=every, source=source)})
     try:
         config = DetectorConfig.model_validate(changed.model_dump())
     except ValidationError:
         return None
-    network = copy.copy(detector.network)
+    network = copy.copy(detector.network)  # its parts are copied later; the first one keeps its configuration
     network.config = config
     return run_detector(network, str(detector.device))
 

@@ -1,6 +1,7 @@
-"""Exported detectors behind the same door as those of PyTorch, whatever runs their graphs."""
+"""Detectors that are graphs behind the same door as those of PyTorch, whatever runs their graphs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +21,7 @@ _State = dict[str, Tensor]
 
 
 class Graph(Protocol):
-    """One of the exported graphs, ready to run."""
+    """A function of tensors of fixed sizes, ready to run."""
 
     def zeros(self) -> dict[str, Tensor]:
         """A tensor of zeros for each input."""
@@ -29,26 +30,40 @@ class Graph(Protocol):
         """The outputs, by name, in tensors of their own."""
 
 
+@dataclass(frozen=True, slots=True)
+class Graphs:
+    """What runs a detector on images of one size."""
+
+    step: Graph
+    """TensorStep."""
+    anticipation: Graph
+    """TensorAnticipation."""
+
+
 class GraphDetector(Detector):
-    """A detector whose step is a graph, for a VideoDetector; onnx_file.py says what goes into it and comes out.
+    """A detector whose step is a graph, for a VideoDetector; TensorStep says what goes into it and comes out.
 
     Its parts are there for what they know of strides and sizes; they hold no weights.
     """
 
-    def __init__(self, config: DetectorConfig, precision: str, step: Graph, anticipation: Graph) -> None:
+    def __init__(self, config: DetectorConfig, precision: str, graphs: Callable[[tuple[int, int]], Graphs]) -> None:
         """
         Args:
-            config, precision: from the exported files; see `read_config` and `read_precision`.
-            step, anticipation: the graphs of STEP_FILE and ANTICIPATION_FILE.
+            config, precision: of the graphs; see `read_config` and `read_precision`.
+            graphs: those for images of (height, width) in the network.
         """
         with torch.device("meta"):
             super().__init__(config)
         self.precision = precision
-        self._step, self._anticipation = step, anticipation
+        self._graphs = graphs
 
     def _apply(self, fn: Any, recurse: bool = True) -> "GraphDetector":
         """There are no weights to be moved."""
         return self
+
+    def for_inference(self) -> "GraphDetector":
+        """See Detector.for_inference; that is what the graphs are."""
+        return self.eval()
 
     def observe(self, images: Tensor, *, withhold: bool = False) -> Evidence:
         """Returns: the images themselves, for the graph of the step."""
@@ -68,18 +83,19 @@ class GraphDetector(Detector):
         for entry in range(len(memory[0])):
             inputs = {f"features_{index}": level[entry : entry + 1] for index, level in enumerate(memory)}
             still = memory[0].new_zeros(1, 2, *memory[0].shape[-2:])
-            found.append(self._select(self._anticipation.run({"displacement": still, **inputs})))
+            found.append(self._select(self._graphs(image_size).anticipation.run({"displacement": still, **inputs})))
         return found
 
     def detect_moved(
         self, memory: Levels, displacement: Tensor, proposals: Tensor, image_size: tuple[int, int]
     ) -> list[dict[str, Tensor]]:
-        """See Detector.detect_moved; the graph has proposals of its own only."""
+        """See Detector.detect_moved; these graphs have proposals of their own only."""
         return self.detect(warp_levels(repeat(memory, len(displacement)), displacement), image_size)
 
     def _step_one(self, state: _State | None, image: Tensor) -> Step:
         is_first = state is None
-        outputs = self._step.run({**(self._step.zeros() if state is None else state), "image": image})
+        step = self._graphs((image.shape[-2], image.shape[-1])).step
+        outputs = step.run({**(step.zeros() if state is None else state), "image": image})
         features = tuple(value for name, value in outputs.items() if name.startswith("features_"))
         state = {name.removeprefix("next_"): value for name, value in outputs.items() if name.startswith("next_")}
         return Step(features, state, None if is_first else outputs.get("displacement"), found=[self._select(outputs)])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from memwarp_core.errors import ConfigError
-from memwarp_core.export.graph_detector import GraphDetector, need_file, read_config, read_precision
+from memwarp_core.export.graph_detector import GraphDetector, Graphs, need_file, read_config, read_precision
 from memwarp_core.export.onnx_file import ANTICIPATION_FILE, STEP_FILE, need_packages
 
 _DTYPES = {"tensor(int64)": torch.int64, "tensor(float)": torch.float32}
@@ -38,7 +38,8 @@ def load_onnx(folder: Path, precision: str = "auto") -> GraphDetector:
     step, anticipation = OnnxGraph(folder / STEP_FILE), OnnxGraph(folder / ANTICIPATION_FILE)
     metadata = step.session.get_modelmeta().custom_metadata_map
     precision = read_precision(metadata, precision, folder / STEP_FILE)
-    return GraphDetector(read_config(metadata, folder / STEP_FILE), precision, step, anticipation)
+    graphs = Graphs(step, anticipation)
+    return GraphDetector(read_config(metadata, folder / STEP_FILE), precision, lambda size: graphs)
 
 
 def _session(path: Path) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from memwarp_core.errors import ConfigError, ExportError
 from memwarp_core.export.engine_cache import EngineKey, cache_folder, cached_engine
-from memwarp_core.export.graph_detector import GraphDetector, need_file, read_config, read_precision
+from memwarp_core.export.graph_detector import GraphDetector, Graphs, need_file, read_config, read_precision
 from memwarp_core.export.onnx_file import ANTICIPATION_FILE, STEP_FILE, need_packages
 from memwarp_core.export.tensorrt_engine import build_engine, need_tensorrt
 from memwarp_core.models.config import DetectorConfig
@@ -83,8 +83,9 @@ def load_tensorrt(folder: Path, device: str = "auto", precision: str = "auto") -
     metadata = _metadata(folder / STEP_FILE)
     config = read_config(metadata, folder / STEP_FILE)
     precision = read_precision(metadata, precision, folder / STEP_FILE)
-    graphs = [_graph(folder / name, config, precision, trt.__version__, gpu) for name in (STEP_FILE, ANTICIPATION_FILE)]
-    return GraphDetector(config, precision, *graphs)
+    names = (STEP_FILE, ANTICIPATION_FILE)
+    graphs = Graphs(*(_graph(folder / name, config, precision, trt.__version__, gpu) for name in names))
+    return GraphDetector(config, precision, lambda size: graphs)
 
 
 def _graph(path: Path, config: DetectorConfig, precision: str, version: str, gpu: torch.device) -> TensorrtGraph:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from memwarp_core.geometry import resize_displacement, warp
@@ -178,6 +179,13 @@ class Head(nn.Module):
         Returns: per field, as from `detect`.
         """
         return self.detect(warp_levels(repeat(levels, len(displacement)), displacement), image_size)
+
+
+def keep_weights_in(module: nn.Module, dtype: torch.dtype) -> None:
+    """Convert the weights that torch.autocast would convert in every pass; what is computed stays the same."""
+    for layer in module.modules():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            layer.weight.data = layer.weight.data.to(dtype)
 
 
 def repeat(levels: Levels, times: int) -> Levels:

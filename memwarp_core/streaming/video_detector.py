@@ -25,7 +25,7 @@ from memwarp_core.geometry import (
 from memwarp_core.models import Detector
 from memwarp_core.models.config import PADDING_GREY, AnticipationConfig
 from memwarp_core.models.detector import merge_boxes
-from memwarp_core.models.parts import Levels, repeat, warp_levels
+from memwarp_core.models.parts import Levels, keep_weights_in, repeat, warp_levels
 from memwarp_core.types import Detections
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
@@ -60,12 +60,17 @@ class DetectorState:
 
 
 class VideoDetector:
-    """A detector with its weights on a device; it keeps nothing between calls, a camera is a state."""
+    """A detector with its weights on a device; it keeps nothing between calls, a camera is a state.
+
+    It runs a copy: the detector that it is made of stays as it is.
+    """
 
     def __init__(self, detector: Detector, device: str = "auto", precision: Precision = "auto") -> None:
-        self.device = _choose_device(device)
-        self._dtype = _choose_dtype(precision, self.device)
-        self.network = detector.to(self.device).to(memory_format=torch.channels_last).eval()
+        self.device = choose_device(device)
+        self._dtype = choose_dtype(precision, self.device)
+        self.network = detector.for_inference().to(self.device).to(memory_format=torch.channels_last)
+        if self._dtype != torch.float32:
+            keep_weights_in(self.network, self._dtype)
         self.config = detector.config
 
     @property
@@ -410,9 +415,13 @@ class VideoDetector:
     def _prepare(self, images: Sequence[np.ndarray]) -> Tensor:
         """(B, 3, H, W) RGB in [0, 255] at the network's size, padded to a multiple of its stride."""
         height, width = self._network_size((images[0].shape[0], images[0].shape[1]))
-        if images[0].shape[:2] != (height, width):
-            images = [cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA) for image in images]
-        tensor = torch.from_numpy(np.stack(images)).to(self.device, non_blocking=True)
+        # From memory that is pinned, a GPU fetches images by itself; torch keeps it until they are there.
+        staged = torch.empty((len(images), height, width, 3), dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        for place, image in zip(staged.numpy(), images, strict=True):
+            if image.shape[:2] != (height, width):
+                image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+            place[:] = image
+        tensor = staged.to(self.device, non_blocking=True)
         multiple = self.network.features.size_multiple
         padding = (0, -width % multiple, 0, -height % multiple)
         padded = F.pad(tensor.permute(0, 3, 1, 2).float(), padding, value=PADDING_GREY)
@@ -424,7 +433,12 @@ def _scale_boxes(boxes_xyxy: Tensor, x: float, y: float) -> Tensor:
     return torch.stack((boxes_xyxy[:, 0] * x, boxes_xyxy[:, 1] * y, boxes_xyxy[:, 2] * x, boxes_xyxy[:, 3] * y), dim=1)
 
 
-def _choose_device(device: str) -> torch.device:
+def choose_device(device: str) -> torch.device:
+    """
+    Args:
+        device: "auto" (the first GPU, else the CPU) or as torch calls it.
+    Raises: ConfigError if torch cannot use it here.
+    """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -437,7 +451,12 @@ def _choose_device(device: str) -> torch.device:
     return chosen
 
 
-def _choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """
+    Args:
+        precision: "auto" is fp16 on a GPU and fp32 on a CPU.
+    Raises: ConfigError for an unknown one.
+    """
     if precision == "auto":
         precision = "fp16" if device.type == "cuda" else "fp32"
     dtypes = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

@@ -1,6 +1,5 @@
 """Training of a detector from its configuration: stages one after another, resumed where they were left."""
 
-import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -207,8 +206,7 @@ class _Score(Callback):
         trainer.strategy.barrier()
 
     def _score(self, detector: Detector, epoch: int, trainer: lightning.Trainer) -> None:
-        # A copy, because a video detector is in eval mode and training goes on.
-        report = evaluate(run_detector(copy.deepcopy(detector)), self._clips)
+        report = evaluate(run_detector(detector), self._clips)
         lines = self._file.read_text().splitlines() if self._file.is_file() else []
         # A run that was killed between scoring and its checkpoint comes here twice.
         former = [line for line in map(json.loads, lines) if line["epoch"] < epoch]
