@@ -89,8 +89,19 @@ class Backend(str, enum.Enum):
     """What `memwarp detect` can run a model with; see streaming/load.py."""
 
     TORCH = "torch"
+    CUDA_GRAPH = "cuda_graph"
+    COMPILED = "compiled"
     ONNX = "onnx"
     TENSORRT = "tensorrt"
+
+
+class RunPrecision(str, enum.Enum):
+    """What a model can compute in; see streaming/load.py."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
 
 
 class ExportPrecision(str, enum.Enum):
@@ -529,6 +540,12 @@ def bench_systems(
     height: Annotated[int, typer.Option(min=32, help="Image height in the network.")] = 192,
     frames: Annotated[int, typer.Option(min=1, help="Frames that are timed per system.")] = 20,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda:0, ...")] = "auto",
+    precision: Annotated[
+        RunPrecision, typer.Option(help="Of convolutions; auto is fp16 on a GPU and fp32 on a CPU.")
+    ] = RunPrecision.AUTO,
+    backend: Annotated[
+        list[Backend] | None, typer.Option(help="One of PyTorch's; of several, each system runs with each.")
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -547,17 +564,18 @@ def bench_systems(
 
     roof: the share of a part's time that its work would take at the device's best matrix product and copy.
     """
-    from memwarp_core.evaluation.benchmark import benchmark
+    from memwarp_core.evaluation.benchmark import Runs, benchmark
     from memwarp_core.evaluation.benchmark_report import compare_reports, read_report, run_benchmark, write_report
 
     names = systems or ["rfcn-tiny", "memnet-tiny-6", "clocknet-tiny", "causal-fgfa-tiny", "fgfa-tiny"]
     if compare is not None and output is None:
         raise typer.BadParameter("--compare is for whole reports; give --output as well.")
     old = None if compare is None else read_report(compare)
+    runs = Runs(device, precision.value, tuple(one.value for one in backend or [Backend.TORCH]))
     if output is None:
-        _print_timings([asdict(timing) for timing in benchmark(names, (height, width), frames, device)], width, height)
+        _print_timings([asdict(timing) for timing in benchmark(names, (height, width), frames, runs)], width, height)
         return
-    report = run_benchmark(names, (height, width), frames, device, sweep, stream)
+    report = run_benchmark(names, (height, width), frames, runs, sweep, stream)
     write_report(report, output)
     _print_timings(report["systems"], width, height)
     for key in ("stream", "horizons", "moved_proposals", "moved_boxes", "cameras", "sizes"):

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,9 +12,20 @@ from memwarp_core.evaluation.benchmark_parts import PartMeter, Roof, measure_roo
 from memwarp_core.models import build_detector
 from memwarp_core.models.config import DetectorConfig, FGFAConfig
 from memwarp_core.models.systems import find_system
-from memwarp_core.streaming import VideoDetector, run_detector
+from memwarp_core.streaming import Backend, VideoDetector, run_detector
+from memwarp_core.streaming.video_detector import Precision
 
 _FRAME_NS = 50_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """How systems are run; see load_detector."""
+
+    device: str = "auto"
+    precision: Precision = "auto"
+    backends: tuple[Backend, ...] = ("torch",)
+    """Those of PyTorch; every system runs with each."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,8 +57,11 @@ class Timing:
     """Measured in frames of their own, since on a GPU that slows them down; what is left is a frame's "other"."""
 
 
+_EAGER = Runs()
+
+
 def benchmark(
-    names: Sequence[str], size: tuple[int, int], frames: int, device: str = "auto", roof: Roof | None = None
+    names: Sequence[str], size: tuple[int, int], frames: int, runs: Runs = _EAGER, roof: Roof | None = None
 ) -> list[Timing]:
     """Run systems with random weights in turns, one frame each, so that a disturbance hits all of them alike.
 
@@ -59,13 +73,20 @@ def benchmark(
         size: (height, width) that the images have in the first system's network, before padding; in systems of another
             resolution, in proportion.
         frames: how many are timed per system.
+        runs: with several backends, each system runs with all of them, and its name says with which.
         roof: what to compare the parts with; measured if not given.
-    Raises: ConfigError for an unknown system.
+    Raises: ConfigError for an unknown system, or one that a backend cannot run.
     """
-    configs = [find_system(name).config for name in names]
+    configs = [find_system(name).config for name in names for _ in runs.backends]
+    backends = list(runs.backends) * len(names)
+    if len(runs.backends) > 1:
+        names = [f"{config.name}, {backend}" for config, backend in zip(configs, backends, strict=True)]
     scales = [config.short_side / configs[0].short_side for config in configs]
     sizes = [(round(size[0] * scale), round(size[1] * scale)) for scale in scales]
-    detectors = [random_detector(config, of_system, device) for config, of_system in zip(configs, sizes, strict=True)]
+    detectors = [
+        random_detector(config, of_system, replace(runs, backends=(backend,)))
+        for config, of_system, backend in zip(configs, sizes, backends, strict=True)
+    ]
     roof = roof or measure_roof(detectors[0].device)
     meters = [PartMeter(detector) for detector in detectors]
     streams = [_stream(detector, of_system) for detector, of_system in zip(detectors, sizes, strict=True)]
@@ -88,11 +109,12 @@ def benchmark(
     ]
 
 
-def random_detector(config: DetectorConfig, size: tuple[int, int], device: str) -> VideoDetector:
-    """With weights that are the same in every run."""
+def random_detector(config: DetectorConfig, size: tuple[int, int], runs: Runs) -> VideoDetector:
+    """With weights that are the same in every run, and the first of the backends."""
     torch.manual_seed(0)
     head = config.head.model_copy(update={"score_threshold": 0.05})
-    return run_detector(build_detector(config.model_copy(update={"fixed_size": size, "head": head})), device)
+    detector = build_detector(config.model_copy(update={"fixed_size": size, "head": head})).eval()
+    return run_detector(detector, runs.device, runs.precision, runs.backends[0])
 
 
 def _stream(detector: VideoDetector, size: tuple[int, int]) -> Iterator[None]:

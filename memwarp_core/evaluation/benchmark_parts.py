@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from memwarp_core.export.graph_detector import GraphDetector
 from memwarp_core.models.heads import RFCNHead
 from memwarp_core.streaming.video_detector import VideoDetector
 
@@ -46,6 +47,11 @@ class PartMeter:
         self._spent: dict[str, _Reading] = {}
         network = detector.network
         self._watch("transfer", detector, "_prepare")
+        self._is_graph = isinstance(network, GraphDetector)
+        if self._is_graph:  # whose parts run together
+            self._watch("graph", network, "step_streams")
+            self._watch("NMS", network.head, "select")
+            return
         self._watch("features", network.features, "early", "levels", "finish")
         if network.displacement is not None:
             self._watch("displacement", network.displacement, "describe", "forward")
@@ -71,8 +77,12 @@ class PartMeter:
         """Fills the dictionary with (2,) per part: floating point operations, and bytes read and written.
 
         Operations are those of convolutions and matrix products, an addition and a multiplication counting two; bytes
-        are those of every operator's inputs and outputs, as if nothing stayed in a cache.
+        are those of every operator's inputs and outputs, as if nothing stayed in a cache. Of a graph, whose operators
+        do not run one by one, neither is known.
         """
+        if self._is_graph:
+            yield {}
+            return
         flops, traffic = FlopCounterMode(display=False), _Traffic()
 
         def read() -> _Reading:

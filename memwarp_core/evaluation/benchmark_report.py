@@ -15,7 +15,7 @@ import torch
 import torchvision
 
 from memwarp_core.errors import ConfigError, DataError
-from memwarp_core.evaluation.benchmark import benchmark, moving_images, random_detector
+from memwarp_core.evaluation.benchmark import Runs, benchmark, moving_images, random_detector
 from memwarp_core.evaluation.benchmark_parts import measure_roof
 from memwarp_core.files import write_bytes_whole, write_whole
 from memwarp_core.models.config import AnticipationConfig
@@ -32,12 +32,13 @@ _VERSION = 1
 
 
 def run_benchmark(
-    names: Sequence[str], size: tuple[int, int], frames: int, device: str, sweep: str, stream_frames: int
+    names: Sequence[str], size: tuple[int, int], frames: int, runs: Runs, sweep: str, stream_frames: int
 ) -> dict[str, Any]:
     """
     Args:
-        names, size, frames, device: as for `benchmark`.
-        sweep: the causal system whose cost over stream length, horizons, cameras and sizes is measured.
+        names, size, frames, runs: as for `benchmark`.
+        sweep: the causal system whose cost over stream length, horizons, cameras and sizes is measured, with the
+            first backend.
         stream_frames: length of its stream.
     Returns: what goes into the JSON file: "environment", "roof", "systems" (Timing), and for the swept system
         "stream", "horizons", "moved_proposals" and "moved_boxes" (the horizons again, by these), "cameras" and "sizes",
@@ -45,13 +46,13 @@ def run_benchmark(
         image; and "peak_memory_bytes" of all of it.
     """
     config = find_system(sweep).config
-    detector = random_detector(config, size, device)
+    detector = random_detector(config, size, runs)
     if detector.lookahead:
         raise ConfigError(f"system {sweep!r}: expected a causal one for the sweeps, such as memnet-tiny-6.")
     roof = measure_roof(detector.device)
-    timings = benchmark(names, size, frames, device, roof)
+    timings = benchmark(names, size, frames, runs, roof)
     sizes = [(round(size[0] * scale), round(size[1] * scale)) for scale in SCALES]
-    of_sizes = [random_detector(config, of_size, device) for of_size in sizes]
+    of_sizes = [random_detector(config, of_size, runs) for of_size in sizes]
     return {
         "version": _VERSION,
         "environment": _environment(detector.device),

@@ -26,19 +26,20 @@ class TensorStep(nn.Module):
     non-maximum suppression by class), so that thresholds stay free and all results have a fixed size.
     """
 
-    def __init__(self, detector: Detector, size: tuple[int, int]) -> None:
+    def __init__(self, detector: Detector, size: tuple[int, int], head: type[StaticRFCNHead] = StaticRFCNHead) -> None:
         """
         Args:
             detector: as `load_weights` returns it.
             size: (height, width) of the network's input, multiples of features.size_multiple.
+            head: what takes the place of the detector's own.
         Raises: ConfigError for a detector with parts that cannot be traced.
         """
         super().__init__()
         config = detector.config
-        _check_parts(detector)
+        check_parts(detector)
         assert isinstance(config.head, RFCNHeadConfig)
         network = build_detector(config)
-        network.head = StaticRFCNHead(
+        network.head = head(
             network.features.head_channels[0], network.features.head_strides[0], len(config.class_names), config.head
         )
         network.load_state_dict(detector.state_dict())
@@ -172,6 +173,26 @@ class TensorAnticipation(nn.Module):
         return self.step.rate(*warp_levels(features, displacement))
 
 
+class TensorMovedProposals(nn.Module):
+    """The same by looking only where given boxes move to; see Detector.detect_moved."""
+
+    def __init__(self, step: TensorStep) -> None:
+        super().__init__()
+        self.step = step
+
+    def forward(self, displacement: Tensor, proposals: Tensor, *features: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        Args:
+            displacement: (T, 2, H, W), of T coming instants.
+            proposals: (T, N, 4), where the boxes are at each; empty ones are found nowhere.
+            features: M_t per level, of one stream.
+        Returns: boxes (T, N, 4) and scores (T, N, classes).
+        """
+        network = self.step.network
+        assert isinstance(network.head, StaticRFCNHead)
+        return network.head.rate_moved(network.features.finish(features), displacement, proposals, self.step.size)
+
+
 def _choose(condition: Tensor, these: Iterable[Tensor], those: Iterable[Tensor]) -> Levels:
     return tuple(torch.where(condition, this, that) for this, that in zip(these, those, strict=True))
 
@@ -182,7 +203,7 @@ def _started_maps(network: Detector, features: Levels) -> Levels:
     return ()
 
 
-def _check_parts(detector: Detector) -> None:
+def check_parts(detector: Detector) -> None:
     """
     Raises: ConfigError unless all parts can be traced.
     """

@@ -34,7 +34,8 @@ def psroi_pool(features: Tensor, rois: Tensor, output_size: int, spatial_scale: 
     left, right = bin_edges(rois[:, 1], rois[:, 3], bins, spatial_scale, width)
     top, bottom = bin_edges(rois[:, 2], rois[:, 4], bins, spatial_scale, height)
 
-    if features.device.type == "cpu" and features.dtype == torch.float32 and not torch.is_grad_enabled():
+    in_cells = features.device.type == "cpu" and features.dtype == torch.float32 and not torch.is_grad_enabled()
+    if in_cells and not torch.compiler.is_compiling():
         return _pool_cells(features, rois[:, 0].long(), (top, bottom), (left, right))
 
     # A bin's sum is four corners of its channels' integral image. They are differences of large sums, hence float64.

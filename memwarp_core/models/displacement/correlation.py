@@ -123,7 +123,10 @@ def _match_all(query: Tensor, past: Tensor, radius: int) -> _Match:
     # Under autocast, half precision would round the coordinates.
     with torch.autocast(query.device.type, enabled=False):
         similarity = similarity.to(torch.promote_types(similarity.dtype, torch.float32))
-        window = (_window if torch.compiler.is_compiling() else _kept_window)(
+        # What is recorded has to hold all that it reads.
+        on_gpu = similarity.device.type == "cuda"
+        records = torch.compiler.is_compiling() or (on_gpu and torch.cuda.is_current_stream_capturing())
+        window = (_window if records else _kept_window)(
             (0, height, 0, height), (0, width, 0, width), radius, similarity.dtype, similarity.device
         )
         weights = (similarity + window).softmax(dim=2)

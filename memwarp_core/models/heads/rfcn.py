@@ -4,7 +4,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, concat_box_prediction_layers
 from torchvision.ops import Conv2dNormActivation, batched_nms, box_iou, clip_boxes_to_image, nms, remove_small_boxes
@@ -12,6 +11,7 @@ from torchvision.ops import Conv2dNormActivation, batched_nms, box_iou, clip_box
 from memwarp_core.geometry import psroi_pool
 from memwarp_core.models.config import RFCNHeadConfig
 from memwarp_core.models.heads.anchors import anchors_on
+from memwarp_core.models.heads.box_coder import BoxCoder
 from memwarp_core.models.parts import Head, Levels, repeat, warp_levels
 
 FOREGROUND_IOU = 0.5
@@ -52,6 +52,7 @@ class RFCNHead(Head):
             post_nms_top_n=dict.fromkeys(("training", "testing"), config.proposals),
             nms_thresh=config.rpn_nms_threshold,
         )
+        self.rpn.box_coder = BoxCoder(self.rpn.box_coder.weights)
         self.class_maps = nn.Conv2d(self.halves[1], (num_classes + 1) * config.bins**2, 1)
         self.box_maps = nn.Conv2d(self.halves[1], 4 * config.bins**2, 1)
         self.box_coder = BoxCoder((10.0, 10.0, 5.0, 5.0))
@@ -104,15 +105,24 @@ class RFCNHead(Head):
         self, levels: Levels, displacement: Tensor, proposals: Tensor, image_size: tuple[int, int]
     ) -> list[dict[str, Tensor]]:
         """See Head.detect_moved; of more than config.proposals, the first ones are looked at."""
-        proposals = clip_boxes_to_image(proposals[:, : self.config.proposals], image_size)
+        rated = self.rate_moved(levels, displacement, proposals[:, : self.config.proposals], image_size)
+        return [self.select(*of_image) for of_image in zip(*rated, strict=True)]
+
+    def rate_moved(
+        self, levels: Levels, displacement: Tensor, proposals: Tensor, image_size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """All of `detect_moved` whose result has the same size for every image.
+
+        Returns: for each field and its N proposals boxes (T, N, 4) and scores (T, N, classes), as `rate` does.
+        """
+        proposals = clip_boxes_to_image(proposals, image_size)
         # A 1x1 convolution may as well come before the warp, but its bias is also where the warp brings zeros.
         _, bias = self._bin_weights()
         maps = self._map_bins(levels[0].split(self.halves, 1)[1]) - bias[:, None, None]
         (moved,) = warp_levels(repeat((maps,), len(displacement)), displacement)
         logits, codes = self._vote(moved, proposals)
         of_classes, of_boxes = bias.unflatten(0, (-1, self.config.bins**2)).mean(1).tensor_split([-4])
-        rated = self._judge(logits + of_classes, codes + of_boxes, proposals, image_size)
-        return [self.select(*of_image) for of_image in zip(*rated, strict=True)]
+        return self._judge(logits + of_classes, codes + of_boxes, proposals, image_size)
 
     def rate(self, levels: Levels, image_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """All of `detect` whose result has the same size for every image.

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from memwarp_core.cli import app
 from memwarp_core.errors import DataError
-from memwarp_core.evaluation.benchmark import moving_images, random_detector
+from memwarp_core.evaluation.benchmark import Runs, moving_images, random_detector
 from memwarp_core.evaluation.benchmark_parts import PartMeter, Roof, measure_roof
 from memwarp_core.evaluation.benchmark_report import compare_reports, read_report, run_benchmark, write_report
 from memwarp_core.models.systems import find_system
@@ -23,7 +23,7 @@ SIZE = (64, 96)
 
 @pytest.fixture(scope="module")
 def report() -> dict[str, Any]:
-    return run_benchmark(["rfcn-tiny", "clocknet-tiny"], SIZE, 1, "cpu", "memnet-tiny-6", stream_frames=10)
+    return run_benchmark(["rfcn-tiny", "clocknet-tiny"], SIZE, 1, Runs("cpu"), "memnet-tiny-6", stream_frames=10)
 
 
 def steps(detector: VideoDetector, count: int) -> None:
@@ -33,7 +33,7 @@ def steps(detector: VideoDetector, count: int) -> None:
 
 
 def test_work_of_parts_adds_up_and_is_that_of_their_layers() -> None:
-    detector = random_detector(find_system("memnet-tiny-6").config, SIZE, "cpu")
+    detector = random_detector(find_system("memnet-tiny-6").config, SIZE, Runs("cpu"))
     meter = PartMeter(detector)
     with meter.work() as one:
         steps(detector, 1)
@@ -51,7 +51,7 @@ def test_work_of_parts_adds_up_and_is_that_of_their_layers() -> None:
 def test_a_meter_changes_no_boxes_and_counts_only_when_asked() -> None:
     torch.manual_seed(0)
     image = next(moving_images(SIZE))[0]
-    detector = random_detector(find_system("memnet-tiny-6").config, SIZE, "cpu")
+    detector = random_detector(find_system("memnet-tiny-6").config, SIZE, Runs("cpu"))
     expected, _ = detector.step(image, 0, detector.start())
     meter = PartMeter(detector)
     with meter.milliseconds() as spent:

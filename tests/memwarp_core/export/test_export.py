@@ -170,7 +170,7 @@ def test_a_folder_without_or_with_broken_files_is_refused(tmp_path: Path) -> Non
 def test_the_backend_onnx_refuses_what_it_cannot_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="device cpu"):
         load_detector(tmp_path, device="cuda", backend="onnx")
-    with pytest.raises(ConfigError, match="torch or onnx or tensorrt"):
+    with pytest.raises(ConfigError, match="torch or cuda_graph or compiled or onnx or tensorrt"):
         load_detector(tmp_path, backend="abacus")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="got a folder; one that `memwarp export` wrote runs with other backends"):
         load_detector(tmp_path)
