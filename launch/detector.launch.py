@@ -30,7 +30,12 @@ def as_flag(value: str) -> bool:
 # a value of its text, a description. An empty one leaves what params_file says.
 PARAMETERS = [
     ("model", "model", as_text, "A shipped model by name, or the path of a weights file (.safetensors)."),
-    ("backend", "backend", as_text, "torch; or onnx or tensorrt, with what `memwarp export` wrote as model."),
+    (
+        "backend",
+        "backend",
+        as_text,
+        "torch, cuda_graph or compiled; or onnx or tensorrt, with what `memwarp export` wrote as model.",
+    ),
     ("device", "device", as_text, "auto, cpu, cuda:0, ..."),
     (
         "image_topics",

@@ -60,8 +60,9 @@ _DESCRIPTORS = {
         read_only=True,
     ),
     "backend": _choice(
-        "What runs the model: torch; onnx, on the CPU; or tensorrt, on a GPU, by engines that are built when there are "
-        "none yet, which may take minutes.",
+        "What runs the model: torch; cuda_graph or compiled, which record a step of it when the first image of a size "
+        "comes, compiled for up to minutes; onnx, on the CPU; or tensorrt, on a GPU, by engines that are built when "
+        "there are none yet, which may take minutes.",
         *BACKENDS,
     ),
     "device": ParameterDescriptor(

@@ -29,7 +29,7 @@ class StageConfig(Config):
     """displacement: the displacement alone, on exact fields, and the early features where it reads them.
     frames: the per-frame detector, and the displacement where there are exact fields, with M_t = F_t.
     memory: everything end to end through the memory, gradients through time, BatchNorm frozen.
-    fast: the fast detector beside a fixed strong one (section 4.2), on sequences longer than the lag."""
+    fast: the fast detector beside a fixed strong one (section 4.2), on sequences longer than the lag, BatchNorm frozen."""
     frozen: tuple[Part, ...] = ()
     """Parts that do not learn although they would by `trains`."""
     epochs: Positive

@@ -114,8 +114,9 @@ class StageModule(lightning.LightningModule):
         self.detector.train()
         for name, part in self.detector.named_children():
             for module in part.modules():
+                # Frames of one sequence are too alike for statistics.
                 if isinstance(module, nn.BatchNorm2d) and (
-                    self._stage.trains == "memory" or name not in self._stage.learns
+                    self._stage.trains in ("memory", "fast") or name not in self._stage.learns
                 ):
                     module.eval()
 

@@ -71,9 +71,10 @@ def test_the_memory_stage_changes_every_part_and_no_statistics(data: Path, tmp_p
     assert statistics(changed) == set()
 
 
-def test_the_fast_stage_leaves_the_strong_detector_alone(data: Path, tmp_path: Path) -> None:
+def test_the_fast_stage_leaves_the_strong_detector_and_all_statistics_alone(data: Path, tmp_path: Path) -> None:
     changed = fit(build_detector(DetectorConfig(**PAIR)), make_stage("fast", frames=3), data, tmp_path)
     assert parts(changed) == {"features", "displacement", "head"}
+    assert statistics(changed) == set()
 
 
 def test_frozen_parts_keep_their_weights_and_statistics(data: Path, tmp_path: Path) -> None:
