@@ -29,7 +29,8 @@ class StageConfig(Config):
     """displacement: the displacement alone, on exact fields, and the early features where it reads them.
     frames: the per-frame detector, and the displacement where there are exact fields, with M_t = F_t.
     memory: everything end to end through the memory, gradients through time, BatchNorm frozen.
-    fast: the fast detector beside a fixed strong one (section 4.2), on sequences longer than the lag, BatchNorm frozen."""
+    fast: the fast detector beside a fixed strong one (section 4.2), on sequences longer than the lag; BatchNorm as for
+        memory."""
     frozen: tuple[Part, ...] = ()
     """Parts that do not learn although they would by `trains`."""
     epochs: Positive
@@ -86,7 +87,10 @@ def _from_system(detector: Any) -> Any:
         return find_system(detector).config
     if isinstance(detector, dict) and "like" in detector:
         changed = {key: value for key, value in detector.items() if key != "like"}
-        return find_system(detector["like"]).config.model_dump() | changed
+        system = find_system(detector["like"]).config.model_dump()
+        if system["strong"] and isinstance(changed.get("strong"), dict):
+            changed["strong"] = system["strong"] | changed["strong"]
+        return system | changed
     return detector
 
 
@@ -95,15 +99,16 @@ class TrainingConfig(Config):
 
     detector: Annotated[DetectorConfig, BeforeValidator(_from_system)]
     """Its configuration; the name of a system that `memwarp models` lists; or such a name as `like`, and what differs
-    from it."""
+    from it; of `strong`, what differs there."""
     features_weights: str | None = None
     """What a ResNet starts from: a name of torchvision's ImageNet weights (IMAGENET1K_V1), or a .safetensors file."""
     displacement_weights: str | None = None
     """What FlowNetS starts from: a .safetensors file with published weights."""
-    start_from: str | None = None
-    """Weights of a former run, or a shipped model's name: the first stage goes on with their parts."""
+    start_from: str | dict[Part, str] | None = None
+    """Weights of a former run, or a shipped model's name: the first stage goes on with their parts. Or such weights for
+    each of some parts."""
     start_parts: tuple[Part, ...] | None = None
-    """Which of them; all that they have by default. Without "head", for instance, the classes can be others."""
+    """Which parts of the one; all that it has by default. Without "head", for instance, the classes can be others."""
     strong_weights: str | None = None
     """Weights of the strong detector beside a fast one: a file, or a shipped model's name."""
     skip_bad: bool = False
@@ -122,8 +127,9 @@ class TrainingConfig(Config):
         names = [stage.name for stage in self.stages]
         if len(set(names)) != len(names):
             raise ValueError(f"stages must have different names, got {', '.join(names)}")
-        if self.start_parts is not None and self.start_from is None:
-            raise ValueError("start_parts says what to take from start_from, which is missing")
+        if self.start_parts is not None and not isinstance(self.start_from, str):
+            missing = "which is missing" if self.start_from is None else "which names the parts itself"
+            raise ValueError(f"start_parts says what to take from start_from, {missing}")
         strong = self.detector.strong
         if self.strong_weights is not None and strong is None:
             raise ValueError(f"strong_weights are for a detector with `strong`; {self.detector.name} has none")

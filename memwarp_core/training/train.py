@@ -157,8 +157,11 @@ def _first_detector(config: TrainingConfig) -> Detector:
         if not isinstance(detector.displacement, FlowNet):
             raise ConfigError(f"displacement_weights are for flownet; got {config.detector.displacement.kind}.")
         load_flownet(detector.displacement, Path(config.displacement_weights))
-    if config.start_from is not None:
+    if isinstance(config.start_from, str):
         _take_parts(detector, config.start_from, config.start_parts)
+    elif config.start_from is not None:
+        for part, source in config.start_from.items():
+            _take_parts(detector, source, [part])
     if config.strong_weights is not None:
         assert isinstance(detector, FastStrong) and detector.strong is not None
         _take_weights(detector.strong, load_weights(config.strong_weights), config.strong_weights, "strong")

@@ -133,6 +133,7 @@ def test_the_displacement_has_a_rate_of_its_own(data: Path, optimizer: str, kind
         ({"stages": [make_stage("memory")], "detector": PAIR}, "train `fast` instead"),
         ({"strong_weights": "x"}, "for a detector with `strong`; small has none"),
         ({"start_parts": ["head"]}, "start_from, which is missing"),
+        ({"start_parts": ["head"], "start_from": {"head": "x"}}, "start_from, which names the parts itself"),
         ({"stages": [make_stage("frames")] * 2}, "different names"),
         ({"detector": SMALL | {"memory": {"kind": "none"}, "displacement": {"kind": "none"}},
           "stages": [make_stage("displacement")]}, "trains a displacement; that of small is none"),

@@ -1,5 +1,6 @@
 """A whole training in small, on a data set that the test writes itself."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 
 from memwarp_core import ConfigError
-from memwarp_core.models import Detector, DetectorConfig, load_weights
+from memwarp_core.models import Detector, DetectorConfig, build_detector, load_weights, save_weights
 from memwarp_core.models.systems import find_system
 from memwarp_core.training import train as train_file
 from memwarp_core.training.config import StageConfig, TrainingConfig, read_training_config
@@ -105,6 +106,20 @@ def test_a_training_goes_on_with_the_parts_of_a_former_one(
 
 
 @pytest.mark.slow
+def test_parts_may_start_from_different_weights(data: Path, tmp_path: Path, trained: Path) -> None:
+    torch.manual_seed(1)
+    other = tmp_path / "other.safetensors"
+    save_weights(build_detector(small().detector), other)
+    sources = {"features": trained, "displacement": trained, "head": other}
+    start = {part: str(path) for part, path in sources.items()}
+    weights = load_weights(train(one_step(start_from=start), data, None, tmp_path / "run"))
+    for part, path in sources.items():
+        expected = load_weights(path).get_submodule(part).state_dict()
+        for key, value in weights.get_submodule(part).state_dict().items():
+            torch.testing.assert_close(value, expected[key], rtol=0, atol=1e-4)  # one small step
+
+
+@pytest.mark.slow
 def test_a_part_without_weights_starts_beside_one_with_them(data: Path, tmp_path: Path, trained: Path) -> None:
     still = small().detector.model_dump() | {"displacement": {"kind": "still"}}
     weights = load_weights(train(one_step(detector=still, start_from=str(trained)), data, None, tmp_path / "run"))
@@ -138,7 +153,7 @@ def test_the_best_weights_are_kept_beside_the_last(data: Path, tmp_path: Path, m
     monkeypatch.setattr(train_file, "run_detector", lambda detector: detector)
 
     def score(detector: Detector, clips: object) -> dict[str, dict[str, float]]:
-        seen.append(detector.state_dict())
+        seen.append(copy.deepcopy(detector.state_dict()))
         return {"map50": {"all": next(scores)}}
 
     monkeypatch.setattr(train_file, "evaluate", score)
