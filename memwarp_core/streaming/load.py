@@ -26,7 +26,7 @@ def load_detector(
         name_or_path: one of `available_models()`; a .safetensors file that `save_weights` wrote; or a detector of
             torchvision with a memory, such as "fasterrcnn_resnet50_fpn+memnet" (its published weights are downloaded).
         device: "auto" (the first GPU, else the CPU) or a torch device such as "cpu" or "cuda:1".
-        precision: "auto" is fp16 on a GPU and fp32 on a CPU; with other backends than "torch", the exported files' own.
+        precision: "auto" is fp16 on a GPU and fp32 on a CPU; with "onnx" and "tensorrt", the exported files' own.
         backend: "cuda_graph" and "compiled" record a step when the first image of a size comes (see
             captured_graph.py), the latter compiling first, for up to minutes. With "onnx" and "tensorrt", name_or_path
             is a folder that `memwarp export` wrote; onnxruntime runs it on the CPU, TensorRT on a GPU, by engines that
@@ -61,5 +61,7 @@ def run_detector(
         dtype = choose_dtype(precision, chosen)
         captured = load_captured(detector, chosen, dtype, compiled=backend == "compiled")
         return VideoDetector(captured, device, "fp32")
+    if backend != "torch":
+        raise ConfigError(f"backend {backend!r}: it runs exported files; expected torch, cuda_graph or compiled.")
     kind = SplitVideoDetector if detector.config.split else VideoDetector
     return kind(detector, device, precision)

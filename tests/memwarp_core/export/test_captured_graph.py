@@ -166,5 +166,7 @@ def test_boxes_are_decoded_as_by_torchvision() -> None:
 def test_what_cannot_be_captured_is_refused() -> None:
     with pytest.raises(ConfigError, match="expected a GPU"):
         load_detector("memnet-tiny", device="cpu", backend="cuda_graph")
+    with pytest.raises(ConfigError, match="runs exported files; expected torch, cuda_graph or compiled"):
+        run_detector(small("rfcn-tiny"), "cpu", backend="onnx")
     with pytest.raises(ConfigError, match="Run it with PyTorch"):
         run_detector(small("fgfa-tiny"), "cpu", backend="compiled")
