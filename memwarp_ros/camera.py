@@ -351,7 +351,10 @@ class Camera:
 
     def _look_ahead(self, found: Detections, state: DetectorState, horizons_s: Sequence[float]) -> list[Detections]:
         """What is to be published of later instants, with the ids of what was found."""
-        anticipated = [self._best(later) for later in self._detector.anticipate(state, horizons_s)]
+        how = self._detector.config.anticipation
+        if self._live.anticipation != "auto":
+            how = how.model_copy(update={"source": self._live.anticipation})
+        anticipated = [self._best(later) for later in self._detector.anticipate(state, horizons_s, how)]
         if self._tracker is None:
             return anticipated
         return [self._tracker.anticipate(later, found, state) for later in anticipated]

@@ -19,6 +19,7 @@ from memwarp_core import ConfigError
 from memwarp_core.streaming import BACKENDS
 
 _IMAGE_TRANSPORTS = ("raw", "compressed")
+_ANTICIPATIONS = ("auto", "features", "proposals", "boxes")
 _DELAY_COMPENSATIONS = ("none", "publish_delay")
 _LONGEST_HORIZON_S = 5.0
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
@@ -117,6 +118,13 @@ _DESCRIPTORS = {
     "horizons_s": ParameterDescriptor(
         description="Seconds after the image for which the objects are anticipated, nearest first.",
         additional_constraints=f"increasing, at least 0.001 apart, above 0, at most {_LONGEST_HORIZON_S}",
+    ),
+    "anticipation": _choice(
+        "How the objects of later instants are found: features runs the head on the moved memory, proposals only where "
+        "the current boxes move to, which costs much less for several horizons, boxes moves the boxes alone; auto is "
+        "the model's own choice.",
+        *_ANTICIPATIONS,
+        read_only=False,
     ),
     "delay_compensation": _choice(
         "~/detections_now: publish_delay moves the detections to the instant of publishing, by the measured age of the "
@@ -239,6 +247,7 @@ class LiveParameters:
     score_threshold: float
     max_detections: int
     horizons_s: tuple[float, ...]
+    anticipation: str
     delay_compensation: str
     consumer_delay_s: float
     max_image_age_s: float
@@ -246,6 +255,7 @@ class LiveParameters:
     fall_back_to_unmoved: bool
 
     def __post_init__(self) -> None:
+        _check_choice("anticipation", self.anticipation, _ANTICIPATIONS)
         _check_choice("delay_compensation", self.delay_compensation, _DELAY_COMPENSATIONS)
         in_range = all(0.001 <= horizon_s <= _LONGEST_HORIZON_S for horizon_s in self.horizons_s)
         names = [horizon_name(horizon_s) for horizon_s in self.horizons_s] if in_range else []

@@ -296,6 +296,32 @@ def test_horizons_change_while_the_node_runs(start_detector, client) -> None:
     assert "horizons_s must be increasing" in refused.reason
 
 
+def test_the_way_of_anticipating_changes_while_the_node_runs(start_detector, client) -> None:
+    start_detector("-r", f"image:={TOPIC}", "-p", "horizons_s:=[0.1]", "-p", "anticipation:=boxes")
+    camera = client.publisher(Image, TOPIC)
+    current = client.collect(Detection2DArray, "/detector/detections")
+    anticipated = client.collect(AnticipatedDetections, "/detector/anticipated")
+    prime(client, camera, current, anticipated)
+
+    def scores_after(index: int) -> tuple[set[float], set[float]]:
+        """Of the image, and of what is anticipated."""
+        camera.publish(frame(index))
+        client.until(lambda: anticipated[-1].header == header(index), f"what is anticipated of image {index}")
+        client.until(lambda: current[-1].header == header(index), f"detections of image {index}")
+        arrays = (current[-1], anticipated[-1].horizons[0].detections)
+        now, later = ({found.results[0].hypothesis.score for found in array.detections} for array in arrays)
+        return now, later
+
+    for index in range(3):
+        now, later = scores_after(index)
+    assert later and later <= now, "moved boxes keep their scores"
+    assert set_parameter(client, "anticipation", "proposals").successful
+    now, later = scores_after(3)
+    assert later and not later & now, "looked at again"
+    refused = set_parameter(client, "anticipation", "guess")
+    assert not refused.successful and "anticipation must be one of auto, features" in refused.reason
+
+
 def test_refused_images_are_counted_and_the_node_lives_on(start_detector, client) -> None:
     detector = start_detector("-r", f"image:={TOPIC}")
     camera = client.publisher(Image, TOPIC)

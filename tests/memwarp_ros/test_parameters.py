@@ -25,6 +25,7 @@ LIVE: dict[str, object] = {
     "score_threshold": 0.5,
     "max_detections": 100,
     "horizons_s": (0.05, 0.1, 0.2),
+    "anticipation": "auto",
     "delay_compensation": "publish_delay",
     "consumer_delay_s": 0.0,
     "max_image_age_s": 1.0,
@@ -53,6 +54,7 @@ def test_other_horizons_are_refused(horizons_s: tuple[float, ...]) -> None:
         (FixedParameters, FIXED, "backend"),
         (FixedParameters, FIXED, "image_transport"),
         (FixedParameters, FIXED, "image_qos"),
+        (LiveParameters, LIVE, "anticipation"),
         (LiveParameters, LIVE, "delay_compensation"),
     ],
 )
