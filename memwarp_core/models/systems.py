@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from memwarp_core.errors import ConfigError
-from memwarp_core.models.config import DetectorConfig
+from memwarp_core.models.config import Aggregation, DetectorConfig
 
 Overrides = dict[str, Any]
 
@@ -41,6 +41,8 @@ class _Size:
     """Configuration of the strong per-frame detector."""
     fast_features: Overrides
     ablation_features: Overrides
+    pair_aggregation: Aggregation = "average"
+    """How a fast detector takes in the features that it borrows; the paper's average by default."""
 
 
 # fmt: off
@@ -89,6 +91,8 @@ _TINY = _Size(
     },
     fast_features={"kind": "tiny", "widths": [16, 32, 48, 64]},
     ablation_features={"kind": "tiny", "widths": [16, 32, 48, 64]},
+    # "More advanced aggregation schemes are possible" (section 4.2), and this one is better here.
+    pair_aggregation="weights",
 )
 
 _PER_FRAME = {"memory": {"kind": "none"}, "displacement": {"kind": "none"}}
@@ -173,7 +177,7 @@ def _table_3(size: _Size) -> Iterator[System]:
         pair: Overrides = {
             "features": size.fast_features,
             "memory": {"kind": "none"},
-            "strong": {"detector": helper, "lag": 4, "source": source},
+            "strong": {"detector": helper, "lag": 4, "source": source, "aggregation": size.pair_aggregation},
         }
         name = f"rfcn-{fast}+clocknet-{strong}-{way}"
         yield _system(name, "3", f"R-FCN-18+ClockNet-101-{row}", size, pair, frames=6)
