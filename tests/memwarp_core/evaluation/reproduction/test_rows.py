@@ -8,7 +8,7 @@ from memwarp_core.evaluation.reproduction.rows import propagated, rows
 from memwarp_core.models import Detector
 from memwarp_core.models.config import CorrelationConfig
 from memwarp_core.models.systems import find_system, systems
-from memwarp_core.models.zoo import build_detector, save_weights
+from memwarp_core.models.zoo import build_detector, load_weights, save_weights
 
 
 def save(folder: Path, name: str, system: str, *, displacement: bool = False) -> Detector:
@@ -60,3 +60,9 @@ def test_the_shipped_weights_fill_every_row() -> None:
     for row in rows().values():
         assert row.is_trained(), row.models
         row.build()
+
+
+def test_the_row_of_the_pair_aggregates_as_the_shipped_one_was_trained() -> None:
+    row = rows()["rfcn-nano+clocknet-tiny-featprop"]
+    trained, built = load_weights(row.weights).state_dict(), row.build().state_dict()
+    assert trained.keys() == built.keys()
