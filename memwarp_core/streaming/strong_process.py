@@ -59,7 +59,8 @@ class _Strong(VideoDetector):
 
 def _to_host(lent: Any) -> Any:
     if isinstance(lent, Tensor):
-        return lent.cpu().numpy()
+        lent = lent.cpu()
+        return (lent.float() if lent.dtype == torch.bfloat16 else lent).numpy()  # NumPy has no bfloat16
     if isinstance(lent, dict):
         return {key: _to_host(value) for key, value in lent.items()}
     return None if lent is None else type(lent)(_to_host(value) for value in lent)

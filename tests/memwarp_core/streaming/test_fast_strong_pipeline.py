@@ -73,6 +73,15 @@ def test_with_an_imposed_lag_it_is_the_pair_in_step(source: str) -> None:
             assert pipeline.boost(state) == boost
 
 
+@pytest.mark.slow
+def test_features_in_bfloat16_are_lent() -> None:
+    with FastStrongPipeline(build(lag=1), ("cpu", "cpu"), "bf16", lag_frames=1, patience_s=WAIT_S) as pipeline:
+        first, second = images(2)
+        _, state = pipeline.step(first, 0, pipeline.start())
+        _, state = pipeline.step(second, FRAME_NS, state)
+        assert pipeline.boost(state) == Boost(stamp_ns=0, lag_frames=1)
+
+
 def test_a_step_borrows_what_is_there(live: FastStrongPipeline) -> None:
     first, second, third = images(3)
     _, state = live.step(first, 0, live.start())
