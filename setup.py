@@ -22,8 +22,8 @@ setup(
     package_data={"memwarp_core": ["**/*.safetensors", "**/*.json", "**/*.yaml", "**/*.md", "**/*.html"]},
     install_requires=[
         # torch and torchvision come in pairs; each torchvision names the one torch that fits.
-        "torch>=2.4",
-        "torchvision>=0.19",
+        "torch>=2.7",
+        "torchvision>=0.22",
         "numpy",
         "opencv-python-headless>=4.8",
         "safetensors>=0.4",

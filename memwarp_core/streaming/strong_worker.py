@@ -101,6 +101,8 @@ class StrongWorker:
     ) -> None:
         self._network_size = strong.config.network_size
         self._to = to
+        # Of our own, so that neither detector's work waits for what is moved.
+        self._copies = None if to.type == "cpu" else torch.Stream(to)
         self._patience_s = patience_s
         self._folder = tempfile.TemporaryDirectory(prefix="memwarp-")
         weights = Path(self._folder.name) / "strong.safetensors"
@@ -133,7 +135,7 @@ class StrongWorker:
     def newest(self, stream: int) -> Loan | None:
         """What the strong detector has finished last of this stream."""
         with self._changed:
-            return self._loans.get(stream)
+            return self._hand_out(stream)
 
     def wait_for(self, stream: int, frame: int, timeout_s: float) -> Loan | None:
         """Wait until a frame is done; None if that takes too long."""
@@ -143,7 +145,7 @@ class StrongWorker:
             return self._is_closed or (loan is not None and loan.frame == frame)
 
         with self._changed:
-            return self._loans.get(stream) if self._changed.wait_for(is_there, timeout_s) else None
+            return self._hand_out(stream) if self._changed.wait_for(is_there, timeout_s) else None
 
     def close(self) -> None:
         """End the process, whatever it does."""
@@ -217,12 +219,23 @@ class StrongWorker:
             self._changed.wait_for(lambda: self._waiting or self._is_closed)
             return None if self._is_closed else self._waiting.popitem(last=False)[1]
 
+    def _hand_out(self, stream: int) -> Loan | None:
+        """A stream's newest loan; its memory is kept until the kernels that the caller starts have read it."""
+        loan = self._loans.get(stream)
+        if loan is not None and self._copies is not None:
+            in_boxes = [tensor for of_image in loan.late.boxes or () for tensor in of_image.values()]
+            for tensor in (*(loan.late.features or ()), *in_boxes):
+                tensor.record_stream(torch.accelerator.current_stream(self._to))
+        return loan
+
     def _move(self, answer: Any) -> Any:
         """To the fast detector's device; nobody but this thread waits for it."""
         if isinstance(answer, np.ndarray):
-            moved = torch.from_numpy(answer).to(self._to)
-            if self._to.type == "cuda":
-                torch.cuda.current_stream(self._to).synchronize()
+            moved = torch.from_numpy(answer)
+            if self._copies is not None:
+                with self._copies:
+                    moved = moved.pin_memory().to(self._to, non_blocking=True)
+                self._copies.synchronize()
             return moved
         if isinstance(answer, dict):
             return {key: self._move(value) for key, value in answer.items()}

@@ -416,7 +416,7 @@ class VideoDetector:
         """(B, 3, H, W) RGB in [0, 255] at the network's size, padded to a multiple of its stride."""
         height, width = self._network_size((images[0].shape[0], images[0].shape[1]))
         # From memory that is pinned, a GPU fetches images by itself; torch keeps it until they are there.
-        staged = torch.empty((len(images), height, width, 3), dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        staged = torch.empty((len(images), height, width, 3), dtype=torch.uint8, pin_memory=self.device.type != "cpu")
         for place, image in zip(staged.numpy(), images, strict=True):
             if image.shape[:2] != (height, width):
                 image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
