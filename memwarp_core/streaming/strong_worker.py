@@ -9,7 +9,8 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -191,13 +192,17 @@ class StrongWorker:
                 process.kill()
         connection = Connection(ours.detach())
         try:
-            _answer(connection, _START_S, "to its start")
+            with _patience(process, _START_S, "to its start"):
+                _answer(connection)
             self._say(condition="running")
             while (frame := self._next()) is not None:
                 began_s = time.monotonic()
                 height, width = self._network_size((frame.image.shape[0], frame.image.shape[1]))
-                connection.send((frame.stream, cv2.resize(frame.image, (width, height), interpolation=cv2.INTER_AREA)))
-                features, boxes = self._move(_answer(connection, self._patience_s, f"to frame {frame.frame}"))
+                image = cv2.resize(frame.image, (width, height), interpolation=cv2.INTER_AREA)
+                with _patience(process, self._patience_s, f"to frame {frame.frame}"):
+                    connection.send((frame.stream, image))
+                    answer = _answer(connection)
+                features, boxes = self._move(answer)
                 late = Late(frame.motion, features, boxes)
                 with self._changed:
                     self._loans.pop(frame.stream, None)
@@ -245,10 +250,34 @@ class StrongWorker:
         self._report = replace(self._report, **changed)
 
 
-def _answer(connection: Connection, timeout_s: float, to: str) -> Any:
-    """Raises: RuntimeError if nothing comes, or a complaint; EOFError if the process has ended."""
-    if not connection.poll(timeout_s):
-        raise RuntimeError(f"no answer {to} within {timeout_s:g} s")
+@contextmanager
+def _patience(process: subprocess.Popen[bytes], patience_s: float, to: str) -> Iterator[None]:
+    """Kill a process that takes too long, which ends whatever is waited for: also for the rest of an image to be read,
+    or of an answer to be written.
+
+    Raises: RuntimeError instead of the EOFError or OSError that follows.
+    """
+    is_over = threading.Event()
+
+    def give_up() -> None:
+        is_over.set()
+        process.kill()
+
+    kill_later = threading.Timer(patience_s, give_up)
+    kill_later.start()
+    try:
+        yield
+    except (EOFError, OSError):
+        if not is_over.is_set():
+            raise
+        raise RuntimeError(f"no answer {to} within {patience_s:g} s") from None
+    finally:
+        kill_later.cancel()
+        kill_later.join()
+
+
+def _answer(connection: Connection) -> Any:
+    """Raises: RuntimeError if it is a complaint; EOFError if the process has ended."""
     answer = connection.recv()
     if isinstance(answer, str):
         raise RuntimeError(answer)

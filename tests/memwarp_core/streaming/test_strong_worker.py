@@ -34,8 +34,8 @@ def worker(strong: Detector) -> Iterator[StrongWorker]:
     worker.close()
 
 
-def frame(number: int, stream: int = 0, channels: int = 3) -> Look:
-    image = np.full((64, 96, channels), number % 256, np.uint8)
+def frame(number: int, stream: int = 0, size: tuple[int, ...] = (64, 96, 3)) -> Look:
+    image = np.full(size, number % 256, np.uint8)
     return Look(stream=stream, frame=number, stamp_ns=number, image=image, motion=torch.zeros(1))
 
 
@@ -62,12 +62,24 @@ def hang(worker: StrongWorker) -> None:
     worker.offer(frame(2))
 
 
+def hang_while_an_image_is_read(worker: StrongWorker) -> None:
+    os.kill(worker._process.pid, signal.SIGSTOP)  # type: ignore[union-attr, arg-type]
+    worker._patience_s = 0.2
+    worker.offer(frame(2, size=(64, 9600, 3)))  # more than a socket holds
+
+
 def fail(worker: StrongWorker) -> None:
-    worker.offer(frame(2, channels=4))
+    worker.offer(frame(2, size=(64, 96, 4)))
 
 
 @pytest.mark.parametrize(
-    ("disturb", "reason"), [(die, "its process ended"), (hang, "no answer to frame 2 within 0.2 s"), (fail, "Error: ")]
+    ("disturb", "reason"),
+    [
+        (die, "its process ended"),
+        (hang, "no answer to frame 2 within 0.2 s"),
+        (hang_while_an_image_is_read, "no answer to frame 2 within 0.2 s"),
+        (fail, "Error: "),
+    ],
 )
 @pytest.mark.slow
 def test_it_recovers(worker: StrongWorker, disturb: Callable[[StrongWorker], None], reason: str) -> None:
