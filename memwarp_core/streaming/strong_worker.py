@@ -165,11 +165,11 @@ class StrongWorker:
             looked_at = self._report.looked_at
             try:
                 self._serve()
-            except (EOFError, OSError, RuntimeError) as error:
+            except Exception as error:  # whatever it was, or nobody would start the process again
                 if self._is_closed:
                     break
                 pause_s = _FIRST_PAUSE_S if self._report.looked_at > looked_at else min(2 * pause_s, _LONGEST_PAUSE_S)
-                reason = str(error) if isinstance(error, RuntimeError) else "its process ended"
+                reason = _reason(error)
                 self._say(condition="failed", failures=self._report.failures + 1, last_failure=reason)
                 _LOGGER.warning("the strong detector failed and starts again in %.1f s: %s", pause_s, reason)
                 with self._changed:
@@ -248,6 +248,13 @@ class StrongWorker:
 
     def _say(self, **changed: Any) -> None:
         self._report = replace(self._report, **changed)
+
+
+def _reason(error: Exception) -> str:
+    """What made the strong detector fail, for a report."""
+    if isinstance(error, (EOFError, ConnectionError)):
+        return "its process ended"
+    return str(error) if isinstance(error, RuntimeError) else f"{type(error).__name__}: {error}"
 
 
 @contextmanager

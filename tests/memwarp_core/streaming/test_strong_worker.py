@@ -1,5 +1,6 @@
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -118,3 +119,25 @@ def test_closing_does_not_wait_for_a_hanging_process(worker: StrongWorker) -> No
     worker.close()
     assert worker.report.condition == "closed"
     assert worker.newest(0).frame == 0  # type: ignore[union-attr]
+
+
+NONSENSE = """
+import sys
+from multiprocessing.connection import Connection
+connection = Connection(int(sys.argv[1]))
+connection.send(None)
+connection.recv()
+connection.send(7)
+connection.recv()
+"""
+
+
+def test_nonsense_is_a_failure_like_others(strong: Detector) -> None:
+    program = (sys.executable, "-c", NONSENSE)
+    worker = StrongWorker(strong, "features", device="cpu", to=CPU, patience_s=WAIT_S, program=program)
+    for number in (1, 2):
+        worker.offer(frame(number))
+        wait_for(lambda failures=number: worker.report.failures == failures)
+        assert worker.report.last_failure.startswith("TypeError: ")
+    worker.close()
+    assert worker.report.condition == "closed"
