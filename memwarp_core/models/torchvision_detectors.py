@@ -189,6 +189,12 @@ class _FullPrecisionCoder(BoxCoder):
         return super().decode_single(rel_codes.float(), boxes.float())
 
 
+def is_of_torchvision(name: str) -> bool:
+    """Whether a name is meant for `torchvision_config`, be it misspelled in one of its halves."""
+    detector, plus, memory = name.partition("+")
+    return bool(plus) and (detector in TORCHVISION_DETECTORS or memory in _MEMORIES)
+
+
 def torchvision_config(name: str) -> DetectorConfig:
     """The configuration of a torchvision detector with its published classes, sizes and thresholds, and a memory.
 

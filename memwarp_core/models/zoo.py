@@ -13,7 +13,7 @@ from memwarp_core.models.config import DetectorConfig
 from memwarp_core.models.detector import Detector
 from memwarp_core.models.fast_strong import FastStrong
 from memwarp_core.models.systems import systems
-from memwarp_core.models.torchvision_detectors import load_torchvision
+from memwarp_core.models.torchvision_detectors import is_of_torchvision, load_torchvision
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 """The models that ship with the package: <name>.safetensors, each with its model card <name>.md beside it."""
@@ -39,7 +39,7 @@ def load_weights(name_or_path: str | Path) -> Detector:
             a memory, such as "fasterrcnn_resnet50_fpn+memnet", whose published weights are downloaded.
     Raises: ConfigError if there is no such model or file, or it is not one that `save_weights` wrote.
     """
-    if "+" in str(name_or_path) and not Path(name_or_path).is_file() and str(name_or_path) not in systems():
+    if is_of_torchvision(str(name_or_path)):
         return load_torchvision(str(name_or_path))
     path = _find(name_or_path)
     try:

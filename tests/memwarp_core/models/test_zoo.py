@@ -36,6 +36,19 @@ def test_an_unknown_model_is_refused_with_the_known_ones() -> None:
         load_weights("no-such-model")
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("runs/rfcn-nano+clocknet-tiny/fast.safetensors", "neither a file nor a model that ships"),
+        ("fcos_resnet50+memnet", r"expected one of .*fcos_resnet50_fpn.* \+memnet"),
+        ("fcos_resnet50_fpn+lstm", r"expected one of .* \+memnet"),
+    ],
+)
+def test_a_plus_in_a_name_does_not_make_it_one_of_torchvision(name: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        load_weights(name)
+
+
 def test_a_pickle_is_never_loaded(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     path.write_bytes(pickle.dumps({"weights": 1}))
