@@ -39,7 +39,7 @@ def load_weights(name_or_path: str | Path) -> Detector:
             a memory, such as "fasterrcnn_resnet50_fpn+memnet", whose published weights are downloaded.
     Raises: ConfigError if there is no such model or file, or it is not one that `save_weights` wrote.
     """
-    if is_of_torchvision(str(name_or_path)):
+    if is_of_torchvision(str(name_or_path)) and not Path(name_or_path).is_file():
         return load_torchvision(str(name_or_path))
     path = _find(name_or_path)
     try:

@@ -49,6 +49,14 @@ def test_a_plus_in_a_name_does_not_make_it_one_of_torchvision(name: str, reason:
         load_weights(name)
 
 
+def test_a_file_comes_before_a_name_of_torchvision(
+    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_weights(detector, tmp_path / "mine+memnet")
+    monkeypatch.chdir(tmp_path)
+    assert load_weights("mine+memnet").config == detector.config
+
+
 def test_a_pickle_is_never_loaded(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     path.write_bytes(pickle.dumps({"weights": 1}))
